@@ -1,0 +1,100 @@
+//! The thin door: parse the command line, run the mode, turn the result into an exit code.
+
+use std::process::ExitCode;
+
+use canvas_cluster::config::{
+    self, Config, Database, EXIT_USAGE, Fill, Mode, SeedOptions, Sources,
+};
+use canvas_cluster::store::schema;
+use canvas_cluster::store::url::DatabaseUrl;
+use canvas_cluster::{logging, master, seed, sys};
+
+/// The exit code when the system or the database, not the user, is in the way.
+const EXIT_SYSTEM: u8 = 111;
+
+/// Why a mode failed: the exit code, and what to tell.
+struct Failure(u8, String);
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let scrubbed = sys::scrub_arguments(&config::secret_spans(&arguments));
+    let (mode, sources) = match config::parse(arguments, std::env::vars_os()) {
+        Ok(parsed) => parsed,
+        Err(exit @ config::Exit::Info(_)) => {
+            print!("{exit}");
+            return ExitCode::from(exit.code());
+        }
+        Err(exit) => {
+            eprint!("{exit}");
+            return ExitCode::from(exit.code());
+        }
+    };
+    match sources.load().map_err(|error| Failure(EXIT_USAGE, error.to_string())).and_then(|config| {
+        logging::start(config.log_level);
+        if let Err(error) = scrubbed {
+            log::warn!("a secret on the command line can't be hidden from `ps`: {error}; pass it by environment or file");
+        }
+        config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        run(mode, sources, config)
+    }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, why)) => {
+            eprintln!("canvas-cluster: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
+    let system = |why: String| Failure(EXIT_SYSTEM, why);
+    let database = database_url(&config)?;
+    match mode {
+        Mode::Serve => master::run(sources, config).map_err(|error| system(error.to_string())),
+        Mode::Check => {
+            for (key, value, origin) in config.describe() {
+                println!("{key} = {value} ({origin})");
+            }
+            println!("the configuration is good");
+            Ok(())
+        }
+        Mode::Migrate => {
+            let done = schema::migrate(&database).map_err(|error| system(error.to_string()))?;
+            let said = |made, what: &str| {
+                println!("{what}: {}", if made { "created" } else { "there already" })
+            };
+            said(done.table, "table shoe_images");
+            said(done.index, "index on shoe_id");
+            Ok(())
+        }
+        Mode::Seed(options) => fill(&database, options).map_err(system),
+    }
+}
+
+/// The database of the configuration; a URL that can't be one is refused by name before anything starts.
+fn database_url(config: &Config) -> Result<DatabaseUrl, Failure> {
+    match &config.database {
+        Database::Embedded { path } => Ok(DatabaseUrl::Sqlite(path.clone())),
+        Database::Url(url) => DatabaseUrl::parse(url.expose())
+            .map_err(|error| Failure(EXIT_USAGE, format!("database_url: {error}"))),
+    }
+}
+
+/// Fills the table and says what was done.
+fn fill(database: &DatabaseUrl, options: SeedOptions) -> Result<(), String> {
+    let mode = match options.how {
+        Fill::IfEmpty => seed::Mode::Fill,
+        Fill::Append => seed::Mode::Append,
+        Fill::Truncate => seed::Mode::Truncate,
+    };
+    let rows = u32::try_from(options.rows).map_err(|_| "that many rows have no ids".to_owned())?;
+    let streams = u32::try_from(options.connections).unwrap_or(u32::MAX);
+    let done = seed::run_with_progress(database, rows, mode, streams)
+        .map_err(|error| error.to_string())?;
+    println!(
+        "{} shoes from {} on in {:.1} s",
+        done.rows,
+        done.first_shoe_id,
+        done.total.as_secs_f64()
+    );
+    Ok(())
+}
