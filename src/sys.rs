@@ -1,0 +1,152 @@
+//! The only `unsafe` of the crate: one wrapper a call, each with the reason why it is sound. Everything
+//! here is a thin skin over one system call or one call of the coroutine runtime; no decisions are made here.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::unistd::{ForkResult, Pid};
+
+/// Which side of a [`fork`] this process is.
+pub enum Fork {
+    Parent(Pid),
+    Child,
+}
+
+/// fork(2), refused in a process with more than one thread.
+///
+/// # Errors
+/// `EAGAIN`/`ENOMEM` of the kernel; [`io::ErrorKind::Unsupported`] when another thread lives, since the child
+/// would inherit its locks with nobody left to release them.
+pub fn fork() -> io::Result<Fork> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("refusing to fork with {threads} threads: the child would inherit their locks"),
+        ));
+    }
+    // SAFETY: this is the only thread (checked above), so no lock, allocator arena or stdio buffer can be
+    // held by a thread that does not exist in the child; all of Rust's runtime may be used there.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// Closes every descriptor above standard error but those in `keep` (any order). For a forked child:
+/// close-on-exec does not help a process that never calls exec.
+pub fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().chain([RawFd::MAX]) {
+        if first < fd {
+            close_range(first, fd - 1)?;
+        }
+        first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: closing descriptors can't touch memory. Rust objects that own them must never be used or
+    // dropped again: callers are forked children that leave by exit and only hold what they kept.
+    let result = unsafe { nix::libc::close_range(first as u32, last as u32, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Memory that a master and all its descendants share: zeroed 64-bit atomics in a memfd(2), mapped for
+/// the life of the process.
+///
+/// # Errors
+/// Those of memfd_create(2), ftruncate(2) and mmap(2), `ENOMEM` foremost.
+pub fn shared_words(name: &str, words: usize) -> io::Result<&'static [AtomicU64]> {
+    let bytes = std::num::NonZeroUsize::new(words * size_of::<AtomicU64>())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no words to share"))?;
+    let memory: OwnedFd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
+    let memory = File::from(memory);
+    memory.set_len(bytes.get() as u64)?;
+    // SAFETY: a fresh shared mapping at an address of the kernel's choice aliases nothing of ours.
+    let address = unsafe {
+        mmap(
+            None,
+            bytes,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_SHARED,
+            &memory,
+            0,
+        )
+    }?;
+    // SAFETY: the mapping is page-aligned, `words` words long, zeroed by the kernel (a valid AtomicU64), never
+    // unmapped (so 'static holds) and the file never shrinks; other processes touch it by atomics only.
+    Ok(unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<AtomicU64>(), words) })
+}
+
+/// Starts a coroutine on the current thread at once; it runs until it first waits.
+///
+/// Only to be called on the scheduler's thread (from a coroutine), so that it needs no wake-up.
+///
+/// # Errors
+/// No memory for its stack.
+pub fn start_coroutine<F: FnOnce() + Send + 'static>(work: F) -> io::Result<()> {
+    // SAFETY: `may` asks for two promises. No thread-local of a coroutine may change under it: a worker has
+    // one scheduler thread, the runtime's timers (which resume coroutines on another thread) are never
+    // used, so a coroutine never migrates. And its stack must suffice: worker::STACK_WORDS says how it was sized.
+    unsafe { may::coroutine::Builder::new().spawn_local(work) }.map(drop)
+}
+
+/// Starts a coroutine from outside of the scheduler: it is queued and the scheduler woken.
+///
+/// # Errors
+/// No memory for its stack.
+pub fn start_first_coroutine<F: FnOnce() + Send + 'static>(work: F) -> io::Result<()> {
+    // SAFETY: as in `start_coroutine`; the closure runs on the scheduler's thread from its first instruction.
+    unsafe { may::coroutine::Builder::new().spawn(work) }.map(drop)
+}
+
+/// Overwrites pieces of this process's command line with `*`, so that `ps` doesn't show a secret that was
+/// given as an argument. `spans` are (argument index, byte range in that argument).
+///
+/// # Errors
+/// /proc is not mounted or not ours to write; the command line then stays as it is.
+pub fn scrub_arguments(spans: &[(usize, std::ops::Range<usize>)]) -> io::Result<()> {
+    if spans.is_empty() {
+        return Ok(());
+    }
+    let line = std::fs::read("/proc/self/cmdline")?;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // proc(5): fields 48 and 49 are arg_start and arg_end; the second field may hold spaces, so count behind it.
+    let start = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(45))
+        .and_then(|field| field.parse::<u64>().ok())
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "/proc/self/stat has no arg_start",
+            )
+        })?;
+    let memory = OpenOptions::new().write(true).open("/proc/self/mem")?;
+    let mut offset = 0;
+    for (index, argument) in line.split(|byte| *byte == 0).enumerate() {
+        for (_, span) in spans.iter().filter(|(at, _)| *at == index) {
+            if span.end <= argument.len() {
+                memory.write_all_at(
+                    &vec![b'*'; span.len()],
+                    start + (offset + span.start) as u64,
+                )?;
+            }
+        }
+        offset += argument.len() + 1;
+    }
+    Ok(())
+}
