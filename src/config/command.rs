@@ -1,0 +1,276 @@
+//! The command line: subcommands and flags for clap, made from the settings table, and the [`Mode`] that they ask for.
+//! Called by `main`. Values are only collected here; `layers` reads them. Usage errors never echo a password.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+use clap::builder::ValueParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::argv::mask;
+use super::kind::Kind;
+use super::layers::{Given, Origin};
+use super::secret::quote;
+use super::settings::Setting;
+use super::sources::{Environment, Sources};
+use super::table::SETTINGS;
+use super::{EXIT_USAGE, value};
+
+/// Most rows that `seed` makes: the ids of the seed's schema are 31-bit.
+const MOST_ROWS: usize = i32::MAX as usize;
+
+/// Most connections that `seed` opens.
+const MOST_CONNECTIONS: usize = 64;
+
+/// What the process is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Serve; no subcommand.
+    Serve,
+    /// Create the schema.
+    Migrate,
+    /// Fill the table with generated shoes.
+    Seed(SeedOptions),
+    /// Validate the configuration and print it, without binding anything.
+    Check,
+}
+
+/// The options of `canvas-cluster seed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeedOptions {
+    /// Rows to make, 1 to 2^31 - 1.
+    pub rows: u64,
+    pub how: Fill,
+    /// Database connections to copy over, 1 to 64.
+    pub connections: usize,
+}
+
+/// What `seed` does with rows that are already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Refuses a table that is not empty.
+    IfEmpty,
+    /// Keeps them.
+    Append,
+    /// Deletes them first.
+    Truncate,
+}
+
+/// Why the process ends before it has a mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// `--help` or `--version`: a text for stdout, exit code 0.
+    Info(String),
+    /// A wrong command line: a text for stderr, exit code [`EXIT_USAGE`].
+    Usage(String),
+}
+
+impl Exit {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Exit::Info(_) => 0,
+            Exit::Usage(_) => EXIT_USAGE,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Exit::Info(text) | Exit::Usage(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// Takes the command line (program name first) and the environment apart: the mode, and the sources that a
+/// configuration is loaded from. Reads no file.
+///
+/// # Errors
+/// Help, version, or what is wrong with the command line.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(Mode, Sources), Exit> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let top = command()
+        .try_get_matches_from(&args)
+        .map_err(|error| exit_of(&error, &args))?;
+    let inner = top.subcommand();
+    let matches = inner.map_or(&top, |(_, matches)| matches);
+    if let Some(setting) = SETTINGS
+        .iter()
+        .find(|setting| is_given_twice(&args, matches, setting))
+    {
+        return Err(Exit::Usage(format!(
+            "error: {} is given twice, before and after the subcommand\n",
+            setting.flag()
+        )));
+    }
+    let mode = match inner {
+        None => Mode::Serve,
+        Some(("migrate", _)) => Mode::Migrate,
+        Some(("seed", matches)) => Mode::Seed(seed_options(matches)?),
+        Some(_) => Mode::Check,
+    };
+    let flags = SETTINGS
+        .iter()
+        .filter_map(|setting| flag_of(matches, setting))
+        .collect();
+    Ok((
+        mode,
+        Sources {
+            flags,
+            env: Environment::capture(env),
+            args,
+        },
+    ))
+}
+
+/// The command line as clap knows it, for help, completions and tests.
+pub fn command() -> Command {
+    Command::new("canvas-cluster")
+        .bin_name("canvas-cluster")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Serves a product page's images from every core of one host")
+        .after_help(AFTER_HELP)
+        .subcommand_required(false)
+        .args(SETTINGS.iter().map(arg_of))
+        .subcommand(Command::new("migrate").about("Create the schema in the database"))
+        .subcommand(
+            Command::new("seed").about("Fill the table with generated shoes").args([
+                Arg::new("rows")
+                    .long("rows")
+                    .value_name("N")
+                    .required(true)
+                    .value_parser(ValueParser::os_string())
+                    .help(format!("Rows to make (1 to {MOST_ROWS})")),
+                Arg::new("append")
+                    .long("append")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("truncate")
+                    .help("Keep the rows that are there; without it a table that is not empty is refused"),
+                Arg::new("truncate")
+                    .long("truncate")
+                    .action(ArgAction::SetTrue)
+                    .help("Delete the rows that are there first"),
+                Arg::new("connections")
+                    .long("connections")
+                    .value_name("N")
+                    .default_value("4")
+                    .value_parser(ValueParser::os_string())
+                    .help(format!("Connections to copy over (1 to {MOST_CONNECTIONS}); Postgres only")),
+            ]),
+        )
+        .subcommand(Command::new("check").about("Validate the configuration and show it, without binding anything"))
+}
+
+const AFTER_HELP: &str = "\
+A flag beats its environment variable, which beats a systemd credential (database-url, redis-url, write-token), \
+which beats the file, which beats the default. An empty variable counts as not given; an unknown CANVAS_ variable \
+is refused, except those that Kubernetes sets for a Service named canvas….
+
+Times: 500ms, 2s, 1m30s, 1h; a bare number is seconds. Sizes: 65536, 64KiB, 64k, 1MiB.
+
+Exit codes: 0 done, 100 wrong usage or configuration, 111 a system call failed.";
+
+fn arg_of(setting: &'static Setting) -> Arg {
+    let default = setting.default_text();
+    let arg = Arg::new(setting.key)
+        .long(setting.flag().trim_start_matches('-').to_owned())
+        .value_name(setting.value_name)
+        .global(true)
+        .help_heading(setting.group.title())
+        .help(format!(
+            "{} [default: {default}] [env: {}]",
+            setting.about(),
+            setting.env()
+        ))
+        .value_parser(ValueParser::os_string())
+        // `--workers -1` is a wrong number, to be refused by the name of its setting, and not an unknown flag.
+        .allow_negative_numbers(true);
+    match setting.kind {
+        Kind::Switch { .. } => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+        Kind::Listen { .. } | Kind::Origins { .. } => arg.action(ArgAction::Append),
+        _ => arg,
+    }
+}
+
+/// The flag's value, several joined by commas.
+fn flag_of(matches: &ArgMatches, setting: &'static Setting) -> Option<Given> {
+    let texts: Vec<OsString> = texts_of(matches, setting)?.cloned().collect();
+    Some(Given {
+        setting,
+        origin: Origin::Flag,
+        value: texts.join(OsString::from(",").as_os_str()),
+    })
+}
+
+fn texts_of<'a>(
+    matches: &'a ArgMatches,
+    setting: &Setting,
+) -> Option<clap::parser::ValuesRef<'a, OsString>> {
+    let given = matches.value_source(setting.key) == Some(ValueSource::CommandLine);
+    matches.get_many(setting.key).filter(|_| given)
+}
+
+/// Whether the flag stands more often on the command line than clap kept values of it: clap hands a flag from before
+/// the subcommand down to it, and lets one after it win in silence.
+fn is_given_twice(args: &[OsString], matches: &ArgMatches, setting: &Setting) -> bool {
+    let flag = setting.flag();
+    let with_value = format!("{flag}=");
+    let stands = |arg: &&OsString| {
+        arg.as_bytes() == flag.as_bytes() || arg.as_bytes().starts_with(with_value.as_bytes())
+    };
+    let given = args
+        .iter()
+        .take_while(|arg| *arg != "--")
+        .filter(stands)
+        .count();
+    given > texts_of(matches, setting).map_or(0, |kept| kept.len())
+}
+
+fn seed_options(matches: &ArgMatches) -> Result<SeedOptions, Exit> {
+    Ok(SeedOptions {
+        rows: number(matches, "rows", MOST_ROWS)? as u64,
+        how: match (matches.get_flag("append"), matches.get_flag("truncate")) {
+            (true, _) => Fill::Append,
+            (_, true) => Fill::Truncate,
+            _ => Fill::IfEmpty,
+        },
+        connections: number(matches, "connections", MOST_CONNECTIONS)?,
+    })
+}
+
+fn number(matches: &ArgMatches, name: &str, most: usize) -> Result<usize, Exit> {
+    let given = matches
+        .get_one::<OsString>(name)
+        .map(|text| text.to_string_lossy())
+        .unwrap_or_default();
+    value::count(&given)
+        .filter(|number| (1..=most).contains(number))
+        .ok_or_else(|| {
+            Exit::Usage(format!(
+                "error: --{name}: {} is not a number of {name} (1 to {most})\n",
+                quote(&given)
+            ))
+        })
+}
+
+/// clap's own words about a command line without the secrets: where clap would quote an argument, it must not have
+/// known the password in it.
+fn exit_of(error: &clap::Error, args: &[OsString]) -> Exit {
+    if !error.use_stderr() {
+        return Exit::Info(error.render().to_string());
+    }
+    match command().try_get_matches_from(mask(args)) {
+        Err(error) => Exit::Usage(error.render().to_string()),
+        Ok(_) => Exit::Usage(
+            "error: the command line is wrong near an argument that holds a password\n".to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,286 @@
+//! The kinds of value a setting may have. One `Kind` reads a text, checks its range, puts it where it belongs,
+//! shows it again and says in words what it takes. Called by `layers` and `pages`; pure.
+
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::secret::{Secret, quote, redact_url};
+use super::value;
+use super::values::Values;
+
+/// Leads to the field of [`Values`] that a setting fills.
+pub(super) type Field<T> = fn(&mut Values) -> &mut T;
+
+/// What a setting takes, its range, and the field it fills.
+pub(super) enum Kind {
+    /// A whole number `of` something.
+    Count {
+        of: &'static str,
+        range: RangeInclusive<usize>,
+        field: Field<usize>,
+    },
+    /// A number of workers; `None` is `auto`.
+    Workers {
+        range: RangeInclusive<usize>,
+        field: Field<Option<usize>>,
+    },
+    Time {
+        range: RangeInclusive<Duration>,
+        field: Field<Duration>,
+    },
+    Size {
+        range: RangeInclusive<usize>,
+        field: Field<usize>,
+    },
+    Switch {
+        field: Field<bool>,
+    },
+    Path {
+        field: Field<Option<PathBuf>>,
+    },
+    /// The name of a file that holds a secret. `of` says what is in it.
+    SecretFile {
+        of: &'static str,
+        field: Field<Option<PathBuf>>,
+    },
+    Listen {
+        field: Field<Vec<std::net::SocketAddr>>,
+    },
+    /// Web origins, or `*` for all.
+    Origins {
+        field: Field<Vec<String>>,
+    },
+    Url {
+        scheme: Scheme,
+        field: Field<Option<Secret>>,
+    },
+    /// The start of a key in Redis.
+    Prefix {
+        field: Field<String>,
+    },
+    LogLevel {
+        field: Field<log::LevelFilter>,
+    },
+}
+
+/// The two kinds of URL.
+#[derive(Clone, Copy)]
+pub(super) enum Scheme {
+    Database,
+    Redis,
+}
+
+impl Scheme {
+    /// The URL in words.
+    pub(super) fn takes(self) -> &'static str {
+        match self {
+            Scheme::Database => "a database URL (sqlite:PATH, postgres://… or postgresql://…)",
+            Scheme::Redis => "a Redis URL (redis://, rediss://, redis+unix:// or unix://)",
+        }
+    }
+
+    /// Checks what can be checked without the client that will use the URL. The refusal never quotes it.
+    pub(super) fn check(self, url: &str) -> Result<(), String> {
+        if url.len() > 8192 || url.chars().any(|c| c.is_control()) {
+            return Err(format!(
+                "the value (hidden) is longer than 8 KiB or has a line break, so it is not {}",
+                self.takes()
+            ));
+        }
+        // The client is built without the feature for it, and would fail at every connection instead.
+        if matches!(self, Scheme::Redis) && url.ends_with("#insecure") {
+            return Err(
+                "#insecure is not supported; rediss:// always checks the certificate".to_owned(),
+            );
+        }
+        let good = match self {
+            Scheme::Database => {
+                let after = |scheme| {
+                    url.strip_prefix(scheme)
+                        .is_some_and(|rest: &str| !rest.is_empty())
+                };
+                after("sqlite:") || after("postgres://") || after("postgresql://")
+            }
+            // The client's own grammar, so that a URL that passes here doesn't fail in a worker. Nothing is opened.
+            Scheme::Redis => {
+                let known = ["redis://", "rediss://", "redis+unix://", "unix://"];
+                known.iter().any(|scheme| url.starts_with(scheme))
+                    && redis::IntoConnectionInfo::into_connection_info(url).is_ok()
+            }
+        };
+        if good {
+            Ok(())
+        } else {
+            Err(format!("the value (hidden) is not {}", self.takes()))
+        }
+    }
+}
+
+/// The levels of `log_level`.
+const LEVELS: [(&str, log::LevelFilter); 4] = [
+    ("error", log::LevelFilter::Error),
+    ("warn", log::LevelFilter::Warn),
+    ("info", log::LevelFilter::Info),
+    ("debug", log::LevelFilter::Debug),
+];
+
+impl Kind {
+    /// What the setting takes, in words, range included: "a number of workers (1 to 1024, or auto)".
+    pub(super) fn takes(&self) -> String {
+        let what = match self {
+            Kind::Count { of, .. } => format!("a number of {of}"),
+            Kind::Workers { .. } => "a number of workers".to_owned(),
+            Kind::Time { .. } => "a duration".to_owned(),
+            Kind::Size { .. } => "a size".to_owned(),
+            Kind::Switch { .. } => "a switch (true or false)".to_owned(),
+            Kind::Path { .. } => "a path".to_owned(),
+            Kind::SecretFile { of, .. } => format!("the name of a file that holds {of}"),
+            Kind::Listen { .. } => "an address with a port".to_owned(),
+            Kind::Origins { .. } => "an origin (https://shop.example, or * for all)".to_owned(),
+            Kind::Url { scheme, .. } => scheme.takes().to_owned(),
+            Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
+            Kind::LogLevel { .. } => "a log level (error, warn, info or debug)".to_owned(),
+        };
+        match self.range() {
+            Some(range) => format!("{what} ({range})"),
+            None => what,
+        }
+    }
+
+    /// The range of a number: "1 to 1024, or auto", "100ms to 10m"; `None` for other kinds.
+    pub(super) fn range(&self) -> Option<String> {
+        Some(match self {
+            Kind::Count { range, .. } => format!("{} to {}", range.start(), range.end()),
+            Kind::Workers { range, .. } => format!("{} to {}, or auto", range.start(), range.end()),
+            Kind::Time { range, .. } => {
+                let [from, to] =
+                    [range.start(), range.end()].map(|time| value::show_duration(*time));
+                format!("{from} to {to}")
+            }
+            Kind::Size { range, .. } => {
+                let [from, to] = [range.start(), range.end()].map(|size| value::show_size(*size));
+                format!("{from} to {to}")
+            }
+            _ => return None,
+        })
+    }
+
+    /// Reads `given` into its field.
+    ///
+    /// # Errors
+    /// A text that goes on from "`--flag`: ". Secrets are never quoted in it.
+    pub(super) fn read(&self, given: &OsStr, values: &mut Values) -> Result<(), String> {
+        match self {
+            Kind::Path { field } => *field(values) = Some(path(given)?),
+            Kind::SecretFile { of, field } => *field(values) = Some(secret_file(given, of)?),
+            _ => self.read_text(
+                given.to_str().ok_or("the value is not valid UTF-8")?,
+                values,
+            )?,
+        }
+        Ok(())
+    }
+
+    fn read_text(&self, text: &str, values: &mut Values) -> Result<(), String> {
+        let refuse = || format!("{} is not {}", quote(text), self.takes());
+        let within = |range: &RangeInclusive<usize>, number: Option<usize>| {
+            number
+                .filter(|number| range.contains(number))
+                .ok_or_else(refuse)
+        };
+        match self {
+            Kind::Count { range, field, .. } => *field(values) = within(range, value::count(text))?,
+            Kind::Size { range, field } => *field(values) = within(range, value::size(text))?,
+            Kind::Workers { field, .. } if text == "auto" => *field(values) = None,
+            Kind::Workers { range, field } => {
+                *field(values) = Some(within(range, value::count(text))?)
+            }
+            Kind::Time { range, field } => {
+                *field(values) = value::duration(text)
+                    .filter(|time| range.contains(time))
+                    .ok_or_else(refuse)?;
+            }
+            Kind::Switch { field } => *field(values) = value::switch(text).ok_or_else(refuse)?,
+            Kind::Listen { field } => *field(values) = value::listen(text)?,
+            Kind::Origins { field } => {
+                *field(values) = text
+                    .split(',')
+                    .map(|origin| value::origin(origin.trim()).ok_or_else(refuse))
+                    .collect::<Result<_, _>>()?;
+            }
+            Kind::Url { scheme, field } => {
+                scheme.check(text)?;
+                *field(values) = Some(Secret::new(text));
+            }
+            Kind::Prefix { field } => {
+                let visible = text.bytes().all(|b| b.is_ascii_graphic());
+                *field(values) = Some(text)
+                    .filter(|t| visible && (1..=64).contains(&t.len()))
+                    .ok_or_else(refuse)?
+                    .to_owned();
+            }
+            Kind::LogLevel { field } => {
+                let known = LEVELS
+                    .iter()
+                    .find(|(name, _)| text.eq_ignore_ascii_case(name));
+                *field(values) = known.ok_or_else(refuse)?.1;
+            }
+            Kind::Path { .. } | Kind::SecretFile { .. } => self.read(OsStr::new(text), values)?,
+        }
+        Ok(())
+    }
+
+    /// The value in force, as it may be shown; `None` where nothing is set.
+    pub(super) fn show(&self, values: &mut Values) -> Option<String> {
+        Some(match self {
+            Kind::Count { field, .. } => field(values).to_string(),
+            Kind::Workers { field, .. } => {
+                (*field(values)).map_or_else(|| "auto".to_owned(), |n| n.to_string())
+            }
+            Kind::Time { field, .. } => value::show_duration(*field(values)),
+            Kind::Size { field, .. } => value::show_size(*field(values)),
+            Kind::Switch { field } => field(values).to_string(),
+            Kind::Path { field } | Kind::SecretFile { field, .. } => {
+                show_path(field(values).as_deref()?)
+            }
+            Kind::Listen { field } => field(values)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
+            Kind::Origins { field } if field(values).is_empty() => return None,
+            Kind::Origins { field } => field(values).join(","),
+            Kind::Url { field, .. } => redact_url(field(values).as_ref()?.expose()),
+            Kind::Prefix { field } => field(values).clone(),
+            Kind::LogLevel { field } => field(values).to_string().to_ascii_lowercase(),
+        })
+    }
+}
+
+/// A path for a message: on one line, and hidden if it is a URL put in the wrong place.
+pub(super) fn show_path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.contains("://") {
+        quote(&text)
+    } else {
+        text.escape_debug().to_string()
+    }
+}
+
+fn path(given: &OsStr) -> Result<PathBuf, String> {
+    if given.is_empty() {
+        return Err("the path is empty".to_owned());
+    }
+    Ok(PathBuf::from(given))
+}
+
+fn secret_file(given: &OsStr, of: &str) -> Result<PathBuf, String> {
+    if given.to_string_lossy().contains("://") {
+        return Err(format!(
+            "the value (hidden) is a URL, but this setting takes the name of a file that holds {of}"
+        ));
+    }
+    path(given)
+}

@@ -1,0 +1,204 @@
+//! The configuration: one table of settings becomes flags, environment variables, keys of a TOML file, help, README
+//! and man page, and a typed [`Config`] that can't be wrong.
+//!
+//! `main` calls [`parse`] once and [`Sources::load`] to get a [`Config`]; the master loads again on SIGHUP. Parsing has
+//! no side effects; loading reads the file, the credentials, the secrets they name, and the CPUs of the host. Imports
+//! nothing from the other rooms.
+//!
+//! Two steps, as in ripgrep: collect raw texts with their origin (`command`, `sources`, `toml_file`), then read
+//! them by the table (`settings`, `kind`, `value`, `layers`) and check them against each other (`resolve`).
+//!
+//! Precedence: flag > environment > systemd credential > file > default. A credential is a file that systemd puts into
+//! `$CREDENTIALS_DIRECTORY` for this service alone; `database-url`, `redis-url` and `write-token` act as
+//! `database_url_file`, `redis_url_file` and `write_token_file`. An empty variable counts as not given. Variables that
+//! Kubernetes sets for a Service named `canvas…` are ignored; any other unknown `CANVAS_…` is refused.
+
+mod argv;
+mod command;
+mod cpus;
+mod files;
+mod kind;
+mod layers;
+mod pages;
+mod resolve;
+mod secret;
+mod settings;
+mod sources;
+mod table;
+#[cfg(test)]
+mod tests;
+mod toml_file;
+mod value;
+mod values;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use argv::{args_hold_secret, secret_spans};
+pub use command::{Exit, Fill, Mode, SeedOptions, command, parse};
+pub use pages::{example_toml, man_options, readme_table};
+pub use secret::{Secret, redact_url};
+pub use sources::Sources;
+
+/// The exit code for wrong usage and a wrong configuration. System failures exit 111.
+pub const EXIT_USAGE: u8 = 100;
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub workers: Workers,
+    /// At least one address; none twice, except with port 0.
+    pub listen: Vec<SocketAddr>,
+    pub database: Database,
+    /// The shared cache, if there is one.
+    pub redis: Option<Redis>,
+    pub writes: Writes,
+    /// The folder for what outlives a restart. It may not exist yet.
+    pub state_dir: PathBuf,
+    /// Blocking threads per worker, 1 to 64, each with one database connection.
+    pub lanes: usize,
+    /// Time for a request's calls to database and Redis; at most `drain_timeout`.
+    pub request_timeout: Duration,
+    /// Time for a leaving worker to finish what is in flight.
+    pub drain_timeout: Duration,
+    /// Time for a new worker to become ready.
+    pub boot_timeout: Duration,
+    pub log_level: log::LevelFilter,
+    /// How long caches may answer a GET for us without asking, 0 for never.
+    pub cache_max_age: Duration,
+    /// The web origins whose scripts may read our answers, `*` for all of them.
+    pub cors_origins: Vec<String>,
+    pub limits: LimitsConfig,
+    /// What is allowed but unwise, to be logged once; without secrets.
+    pub warnings: Vec<String>,
+    settings: Vec<(String, String, String)>,
+}
+
+impl Config {
+    /// Every setting as (key, value in force, origin), in the order of help, without secrets.
+    pub fn describe(&self) -> Vec<(String, String, String)> {
+        self.settings.clone()
+    }
+}
+
+/// The number of worker processes, 1 to 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One per CPU that the process may use, counted when the configuration was loaded.
+    Auto(usize),
+    /// As many as asked for.
+    Fixed(usize),
+}
+
+impl Workers {
+    /// How many.
+    pub fn count(self) -> usize {
+        match self {
+            Workers::Auto(count) | Workers::Fixed(count) => count,
+        }
+    }
+}
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Workers::Auto(count) => write!(f, "{count} (auto)"),
+            Workers::Fixed(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+/// Where the shoes live.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// No URL was given: an SQLite file in the state directory.
+    Embedded { path: PathBuf },
+    /// `sqlite:PATH`, `postgres://…` or `postgresql://…`; only the scheme has been checked.
+    Url(Secret),
+}
+
+/// The shared cache.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// `redis://`, `rediss://`, `redis+unix://` or `unix://`, as the redis crate takes it.
+    pub url: Secret,
+    /// What every key starts with.
+    pub prefix: String,
+    /// How long an answer stays, at least 1 s.
+    pub ttl: Duration,
+}
+
+/// Who may write.
+#[derive(Clone, Debug)]
+pub enum Writes {
+    /// Whoever shows this token: 16 to 1024 bytes of visible ASCII.
+    Token(Secret),
+    /// Whoever can connect, for every listen address is loopback.
+    LoopbackOnly,
+    /// Whoever can connect, as asked for.
+    Anonymous,
+}
+
+/// Bounds of one connection (RFC 9112 leaves them to the server).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Longest request line in bytes, 256 to 32 KiB and at most `max_head`; else 414.
+    pub max_request_line: usize,
+    /// Largest head in bytes, 1 to 64 KiB, request line included; else 431.
+    pub max_head: usize,
+    /// Most fields in a head, 1 to 128; else 431.
+    pub max_fields: usize,
+    /// Largest body in bytes, 1 KiB to 1 MiB; else 413.
+    pub max_body: usize,
+    /// Time to the end of the head; then 408.
+    pub head_timeout: Duration,
+    /// Fewest bytes a second at which a body may arrive; else 408.
+    pub min_body_rate: usize,
+    /// Time an idle connection is kept.
+    pub keepalive_timeout: Duration,
+    /// Time a client may take no byte of its response.
+    pub write_timeout: Duration,
+    /// Most open connections per worker; else 503.
+    pub max_connections: usize,
+}
+
+impl LimitsConfig {
+    /// Nothing read yet.
+    const fn blank() -> Self {
+        LimitsConfig {
+            max_request_line: 0,
+            max_head: 0,
+            max_fields: 0,
+            max_body: 0,
+            head_timeout: Duration::ZERO,
+            min_body_rate: 0,
+            keepalive_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            max_connections: 0,
+        }
+    }
+}
+
+/// All that is wrong with a configuration, found in one run. Its text has one line per problem, each with the name of
+/// the setting and where it was given, and holds no secret. `main` exits with [`EXIT_USAGE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl ConfigError {
+    /// The problems, at least one.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,332 @@
+//! Makes a `Config` of well-formed values: reads the secrets that they name, fills in what depends on the host, and
+//! checks the settings against each other. Called by `sources`, the last step of loading.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::kind::{Kind, Scheme, show_path};
+use super::layers::{Layered, Origin};
+use super::secret::{Secret, holds_secret, redact_url};
+use super::settings::{Setting, find};
+use super::sources::Environment;
+use super::table::SETTINGS;
+use super::{Config, ConfigError, Database, Redis, Workers, Writes, cpus, files, value};
+
+/// Length of a write token in bytes: long enough not to be guessed, short enough for a head.
+const TOKEN_LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// The last folder that is tried for the state, the one that the FHS names.
+const SYSTEM_STATE: &str = "/var/lib/canvas-cluster";
+
+/// The embedded database inside the state directory.
+const EMBEDDED: &str = "canvas-cluster.sqlite3";
+
+/// `open_file` is the configuration file if every user of the host can read it.
+pub(super) fn resolve(
+    mut layered: Layered,
+    env: &Environment,
+    open_file: Option<&Path>,
+) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let mut keep = |result: Result<Option<Chosen>, String>| {
+        result.unwrap_or_else(|why| {
+            problems.push(why);
+            None
+        })
+    };
+    let database = keep(choose_url(&layered, Scheme::Database));
+    let redis = keep(choose_url(&layered, Scheme::Redis));
+    let token = keep(read_token(&layered));
+    check_writes(&layered, &mut problems);
+    check_order(&layered, &mut problems);
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+
+    let state_dir = layered
+        .values
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| default_state_dir(env));
+    let workers = layered
+        .values
+        .workers
+        .map_or_else(|| Workers::Auto(cpus::available()), Workers::Fixed);
+    let settings = describe(
+        &mut layered,
+        &Computed {
+            workers,
+            state_dir: &state_dir,
+            database: &database,
+            redis: &redis,
+            token: &token,
+        },
+    );
+    let warnings = [&database, &redis]
+        .into_iter()
+        .flatten()
+        .filter_map(|chosen| warn_of(chosen, open_file))
+        .collect();
+    let values = layered.values;
+    Ok(Config {
+        workers,
+        listen: values.listen,
+        database: match database {
+            Some(chosen) => Database::Url(chosen.secret),
+            None => Database::Embedded {
+                path: state_dir.join(EMBEDDED),
+            },
+        },
+        redis: redis.map(|chosen| Redis {
+            url: chosen.secret,
+            prefix: values.redis_prefix,
+            ttl: values.redis_ttl,
+        }),
+        writes: match (token, values.allow_anonymous_writes) {
+            (Some(chosen), _) => Writes::Token(chosen.secret),
+            (None, true) => Writes::Anonymous,
+            (None, false) => Writes::LoopbackOnly,
+        },
+        state_dir,
+        lanes: values.lanes,
+        request_timeout: values.request_timeout,
+        drain_timeout: values.drain_timeout,
+        boot_timeout: values.boot_timeout,
+        log_level: values.log_level,
+        cache_max_age: values.cache_max_age,
+        cors_origins: values.cors_origins,
+        limits: values.limits,
+        warnings,
+        settings,
+    })
+}
+
+/// A secret, and the setting and origin that it comes from.
+struct Chosen {
+    secret: Secret,
+    setting: &'static Setting,
+    origin: Origin,
+}
+
+/// The URL given itself or in a file, whichever is stronger; both at one level are a mistake.
+fn choose_url(layered: &Layered, scheme: Scheme) -> Result<Option<Chosen>, String> {
+    let values = &layered.values;
+    let (url_key, file_key, url, path) = match scheme {
+        Scheme::Database => (
+            "database_url",
+            "database_url_file",
+            &values.database_url,
+            &values.database_url_file,
+        ),
+        Scheme::Redis => (
+            "redis_url",
+            "redis_url_file",
+            &values.redis_url,
+            &values.redis_url_file,
+        ),
+    };
+    let (url_setting, file_setting) = (row(url_key), row(file_key));
+    let (url_origin, file_origin) = (layered.origin(url_setting), layered.origin(file_setting));
+    let direct = |url: &Secret| Chosen {
+        secret: url.clone(),
+        setting: url_setting,
+        origin: url_origin.clone(),
+    };
+    match (url, path) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) if url_origin.rank() == file_origin.rank() => {
+            let (one, other) = (url_origin.name(url_setting), file_origin.name(file_setting));
+            Err(format!(
+                "{one} and {other} are both given; give one of them"
+            ))
+        }
+        (Some(url), None) => Ok(Some(direct(url))),
+        (Some(url), Some(_)) if url_origin.rank() > file_origin.rank() => Ok(Some(direct(url))),
+        (_, Some(path)) => {
+            let secret = read_secret(layered, file_setting, path, |text| scheme.check(text))?;
+            Ok(Some(Chosen {
+                secret,
+                setting: file_setting,
+                origin: file_origin.clone(),
+            }))
+        }
+    }
+}
+
+fn read_token(layered: &Layered) -> Result<Option<Chosen>, String> {
+    let setting = row("write_token_file");
+    let Some(path) = &layered.values.write_token_file else {
+        return Ok(None);
+    };
+    let secret = read_secret(layered, setting, path, check_token)?;
+    Ok(Some(Chosen {
+        secret,
+        setting,
+        origin: layered.origin(setting).clone(),
+    }))
+}
+
+fn read_secret(
+    layered: &Layered,
+    setting: &Setting,
+    path: &Path,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Secret, String> {
+    let name = layered.origin(setting).name(setting);
+    let text = files::read_secret(path).map_err(|why| format!("{name}: {why}"))?;
+    check(&text).map_err(|why| format!("{name}: {}: {why}", show_path(path)))?;
+    Ok(Secret::new(text))
+}
+
+fn check_token(token: &str) -> Result<(), String> {
+    if !TOKEN_LENGTH.contains(&token.len()) {
+        let (from, to) = (TOKEN_LENGTH.start(), TOKEN_LENGTH.end());
+        return Err(format!(
+            "the token is {} bytes long; it needs {from} to {to}",
+            token.len()
+        ));
+    }
+    if !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(
+            "the token has a byte that is not visible ASCII (a space, or a second line?)"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// Writes are never open to the world by accident.
+fn check_writes(layered: &Layered, problems: &mut Vec<String>) {
+    let values = &layered.values;
+    let name = |key: &str| layered.origin(row(key)).name(row(key));
+    if values.allow_anonymous_writes && values.write_token_file.is_some() {
+        problems.push(format!(
+            "{} and {} contradict each other: with a token, writes are not anonymous; give one of them",
+            name("write_token_file"),
+            name("allow_anonymous_writes"),
+        ));
+    }
+    let public: Vec<String> = values
+        .listen
+        .iter()
+        .filter(|address| !value::is_loopback(address))
+        .map(SocketAddr::to_string)
+        .collect();
+    if !public.is_empty() && !values.allow_anonymous_writes && values.write_token_file.is_none() {
+        problems.push(format!(
+            "{}: {} can be reached from other hosts, where everyone could change the data with POST, PUT and DELETE; \
+             give --write-token-file FILE, so that writers must show the token in it, \
+             or --allow-anonymous-writes to let everyone write",
+            name("listen"),
+            public.join(", "),
+        ));
+    }
+}
+
+/// Pairs of settings that make no sense the other way round.
+fn check_order(layered: &Layered, problems: &mut Vec<String>) {
+    let values = &layered.values;
+    let name = |key: &str| layered.origin(row(key)).name(row(key));
+    if values.request_timeout > values.drain_timeout {
+        problems.push(format!(
+            "{}: {} is longer than drain_timeout ({}), so a reload would cut off requests that may still be answered",
+            name("request_timeout"),
+            value::show_duration(values.request_timeout),
+            value::show_duration(values.drain_timeout),
+        ));
+    }
+    if values.limits.max_request_line > values.limits.max_head {
+        problems.push(format!(
+            "{}: {} is larger than max_head ({}), which the request line is part of",
+            name("max_request_line"),
+            value::show_size(values.limits.max_request_line),
+            value::show_size(values.limits.max_head),
+        ));
+    }
+}
+
+/// systemd's folder (the first of several), else the XDG data folder, else the system's. The XDG specification asks to
+/// ignore relative paths.
+fn default_state_dir(env: &Environment) -> PathBuf {
+    let systemd = env
+        .get("STATE_DIRECTORY")
+        .and_then(|folders| std::env::split_paths(folders).next());
+    let absolute = |name| {
+        env.get(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    systemd
+        .or_else(|| Some(absolute("XDG_DATA_HOME")?.join("canvas-cluster")))
+        .or_else(|| Some(absolute("HOME")?.join(".local/share/canvas-cluster")))
+        .unwrap_or_else(|| PathBuf::from(SYSTEM_STATE))
+}
+
+/// What the values alone don't tell.
+struct Computed<'a> {
+    workers: Workers,
+    state_dir: &'a Path,
+    database: &'a Option<Chosen>,
+    redis: &'a Option<Chosen>,
+    token: &'a Option<Chosen>,
+}
+
+/// Each setting as `check` prints it: key, value in force, origin.
+fn describe(layered: &mut Layered, computed: &Computed<'_>) -> Vec<(String, String, String)> {
+    let chosen = [computed.database, computed.redis, computed.token];
+    let mut rows = Vec::new();
+    for setting in SETTINGS {
+        let origin = layered.origin(setting).show(setting);
+        let given = setting.kind.show(&mut layered.values);
+        let source = chosen
+            .iter()
+            .copied()
+            .flatten()
+            .find(|chosen| stands_for(setting, chosen.setting));
+        let (shown, origin) = match (setting.key, given, source) {
+            ("workers", _, _) => (computed.workers.to_string(), origin),
+            ("state_dir", _, _) => (show_path(computed.state_dir), origin),
+            // The URL that counts, wherever it stood.
+            (_, _, Some(source)) if setting.is_secret() => (
+                redact_url(source.secret.expose()),
+                source.origin.show(source.setting),
+            ),
+            (_, Some(path), Some(source)) if source.setting.key != setting.key => (
+                format!(
+                    "{path} (not read, {} is stronger)",
+                    source.origin.name(source.setting)
+                ),
+                origin,
+            ),
+            (_, given, _) => (
+                given.unwrap_or_else(|| format!("({})", setting.default_text())),
+                origin,
+            ),
+        };
+        rows.push((setting.key.to_owned(), shown, origin));
+    }
+    rows
+}
+
+/// Whether the two settings are two ways to give the same secret.
+fn stands_for(setting: &Setting, source: &Setting) -> bool {
+    let stem = |setting: &Setting| setting.key.trim_end_matches("_file").to_owned();
+    matches!(setting.kind, Kind::Url { .. } | Kind::SecretFile { .. })
+        && stem(setting) == stem(source)
+}
+
+fn warn_of(chosen: &Chosen, open_file: Option<&Path>) -> Option<String> {
+    let Origin::File(file) = &chosen.origin else {
+        return None;
+    };
+    let holds = chosen.setting.is_secret() && holds_secret(chosen.secret.expose());
+    (holds && open_file == Some(file)).then(|| {
+        let (key, file) = (chosen.setting.key, show_path(file));
+        format!("{key} in {file} holds a password that every user of this host can read; run `chmod o-rwx {file}`, or move it to {key}_file")
+    })
+}
+
+/// A row that this file names by its key.
+fn row(key: &str) -> &'static Setting {
+    find(key).expect("resolve names only keys of the table")
+}

@@ -1,0 +1,348 @@
+//! The settings table: one row per setting. From a row come the flag, the environment variable, the key of the
+//! file, `--help`, the README table, the man page and the example file. To add a setting, add a row here, a field
+//! to `Values` and one to `Config`.
+
+use std::time::Duration;
+
+use super::kind::{Kind, Scheme};
+use super::settings::{Group, Preset, Setting};
+
+const TENTH: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+const HOUR: Duration = Duration::from_secs(3600);
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// All settings, group by group, in the order of help.
+pub(super) static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "config",
+        value_name: "FILE",
+        default: Preset::None {
+            means: "no file",
+            example: "/etc/canvas-cluster/config.toml",
+        },
+        group: Group::Process,
+        help: "Read settings from this TOML file, and again on SIGHUP",
+        kind: Kind::Path {
+            field: |v| &mut v.config,
+        },
+    },
+    Setting {
+        key: "workers",
+        value_name: "N|auto",
+        default: Preset::Value("auto"),
+        group: Group::Process,
+        help: "Worker processes; auto is one per CPU that affinity and control group let the process use",
+        kind: Kind::Workers {
+            range: 1..=1024,
+            field: |v| &mut v.workers,
+        },
+    },
+    Setting {
+        key: "listen",
+        value_name: "ADDR:PORT",
+        default: Preset::Value("127.0.0.1:1121"),
+        group: Group::Process,
+        help: "Address to accept connections on, IPv6 in brackets, port 0 for any free one; repeat it, or separate by commas, for more",
+        kind: Kind::Listen {
+            field: |v| &mut v.listen,
+        },
+    },
+    Setting {
+        key: "state_dir",
+        value_name: "DIR",
+        default: Preset::None {
+            means: "$STATE_DIRECTORY, else $XDG_DATA_HOME/canvas-cluster, else $HOME/.local/share/canvas-cluster, else /var/lib/canvas-cluster",
+            example: "/var/lib/canvas-cluster",
+        },
+        group: Group::Process,
+        help: "Folder for what must outlive a restart, such as the embedded database",
+        kind: Kind::Path {
+            field: |v| &mut v.state_dir,
+        },
+    },
+    Setting {
+        key: "log_level",
+        value_name: "LEVEL",
+        default: Preset::Value("info"),
+        group: Group::Process,
+        help: "The least important messages to log: error, warn, info or debug",
+        kind: Kind::LogLevel {
+            field: |v| &mut v.log_level,
+        },
+    },
+    Setting {
+        key: "boot_timeout",
+        value_name: "TIME",
+        default: Preset::Value("30s"),
+        group: Group::Process,
+        help: "Time a new worker has to become ready before it counts as failed",
+        kind: Kind::Time {
+            range: SECOND..=HOUR,
+            field: |v| &mut v.boot_timeout,
+        },
+    },
+    Setting {
+        key: "drain_timeout",
+        value_name: "TIME",
+        default: Preset::Value("30s"),
+        group: Group::Process,
+        help: "Time a leaving worker has to finish the requests in flight before it is killed",
+        kind: Kind::Time {
+            range: SECOND..=HOUR,
+            field: |v| &mut v.drain_timeout,
+        },
+    },
+    Setting {
+        key: "database_url",
+        value_name: "URL",
+        default: Preset::None {
+            means: "an SQLite file in the state directory",
+            example: "postgres://canvas@db.example.com/shoes?sslmode=verify-full",
+        },
+        group: Group::Database,
+        help: "The database: sqlite:PATH or postgres://…; a password in it is better kept in --database-url-file",
+        kind: Kind::Url {
+            scheme: Scheme::Database,
+            field: |v| &mut v.database_url,
+        },
+    },
+    Setting {
+        key: "database_url_file",
+        value_name: "FILE",
+        default: Preset::None {
+            means: "no file",
+            example: "/etc/canvas-cluster/database-url",
+        },
+        group: Group::Database,
+        help: "File that holds the whole database URL, not readable by others",
+        kind: Kind::SecretFile {
+            of: "a database URL",
+            field: |v| &mut v.database_url_file,
+        },
+    },
+    Setting {
+        key: "lanes",
+        value_name: "N",
+        default: Preset::Value("4"),
+        group: Group::Database,
+        help: "Blocking threads per worker, each with one database connection",
+        kind: Kind::Count {
+            of: "lanes",
+            range: 1..=64,
+            field: |v| &mut v.lanes,
+        },
+    },
+    Setting {
+        key: "request_timeout",
+        value_name: "TIME",
+        default: Preset::Value("2s"),
+        group: Group::Database,
+        help: "Time a request may wait for database and Redis before it is answered 503",
+        kind: Kind::Time {
+            range: Duration::from_millis(10)..=Duration::from_secs(300),
+            field: |v| &mut v.request_timeout,
+        },
+    },
+    Setting {
+        key: "redis_url",
+        value_name: "URL",
+        default: Preset::None {
+            means: "no Redis",
+            example: "redis://127.0.0.1:6379/0",
+        },
+        group: Group::Redis,
+        help: "The shared cache: redis://, rediss:// (TLS) or redis+unix://; a password in it is better kept in --redis-url-file",
+        kind: Kind::Url {
+            scheme: Scheme::Redis,
+            field: |v| &mut v.redis_url,
+        },
+    },
+    Setting {
+        key: "redis_url_file",
+        value_name: "FILE",
+        default: Preset::None {
+            means: "no file",
+            example: "/etc/canvas-cluster/redis-url",
+        },
+        group: Group::Redis,
+        help: "File that holds the whole Redis URL, not readable by others",
+        kind: Kind::SecretFile {
+            of: "a Redis URL",
+            field: |v| &mut v.redis_url_file,
+        },
+    },
+    Setting {
+        key: "redis_prefix",
+        value_name: "TEXT",
+        default: Preset::Value("canvas-cluster:"),
+        group: Group::Redis,
+        help: "What every key in Redis starts with; hosts that share a cache share the prefix",
+        kind: Kind::Prefix {
+            field: |v| &mut v.redis_prefix,
+        },
+    },
+    Setting {
+        key: "redis_ttl",
+        value_name: "TIME",
+        default: Preset::Value("1h"),
+        group: Group::Redis,
+        help: "Time an answer stays in Redis",
+        kind: Kind::Time {
+            range: SECOND..=Duration::from_secs(30 * 86_400),
+            field: |v| &mut v.redis_ttl,
+        },
+    },
+    Setting {
+        key: "write_token_file",
+        value_name: "FILE",
+        default: Preset::None {
+            means: "no token: writes work only while every listen address is loopback",
+            example: "/etc/canvas-cluster/write-token",
+        },
+        group: Group::Writes,
+        help: "File that holds the token which POST, PUT and DELETE must show (Authorization: Bearer …), not readable by others",
+        kind: Kind::SecretFile {
+            of: "a write token",
+            field: |v| &mut v.write_token_file,
+        },
+    },
+    Setting {
+        key: "allow_anonymous_writes",
+        value_name: "BOOL",
+        default: Preset::Value("false"),
+        group: Group::Writes,
+        help: "Let everyone who reaches a listen address write, without a token",
+        kind: Kind::Switch {
+            field: |v| &mut v.allow_anonymous_writes,
+        },
+    },
+    Setting {
+        key: "cache_max_age",
+        value_name: "TIME",
+        default: Preset::Value("0s"),
+        group: Group::Responses,
+        help: "Time for which a cache (a browser's, a CDN's) may answer GETs of shoes and rows without asking; 0s makes it ask each time, by ETag",
+        kind: Kind::Time {
+            range: Duration::ZERO..=Duration::from_secs(365 * 24 * 3600),
+            field: |v| &mut v.cache_max_age,
+        },
+    },
+    Setting {
+        key: "cors_origins",
+        value_name: "ORIGIN",
+        default: Preset::None {
+            means: "none",
+            example: "https://shop.example",
+        },
+        group: Group::Responses,
+        help: "Web origin whose scripts may read answers and send writes, such as https://shop.example, or * for all; repeat it, or separate by commas, for more",
+        kind: Kind::Origins {
+            field: |v| &mut v.cors_origins,
+        },
+    },
+    Setting {
+        key: "max_request_line",
+        value_name: "SIZE",
+        default: Preset::Value("8KiB"),
+        group: Group::Limits,
+        help: "Longest request line; a longer one is answered 414",
+        kind: Kind::Size {
+            range: 256..=32 * KIB,
+            field: |v| &mut v.limits.max_request_line,
+        },
+    },
+    Setting {
+        key: "max_head",
+        value_name: "SIZE",
+        default: Preset::Value("16KiB"),
+        group: Group::Limits,
+        help: "Largest head of a request, request line included; a larger one is answered 431",
+        kind: Kind::Size {
+            range: KIB..=64 * KIB,
+            field: |v| &mut v.limits.max_head,
+        },
+    },
+    Setting {
+        key: "max_fields",
+        value_name: "N",
+        default: Preset::Value("64"),
+        group: Group::Limits,
+        help: "Most fields in a head; more are answered 431",
+        kind: Kind::Count {
+            of: "fields",
+            range: 1..=128,
+            field: |v| &mut v.limits.max_fields,
+        },
+    },
+    Setting {
+        key: "max_body",
+        value_name: "SIZE",
+        default: Preset::Value("64KiB"),
+        group: Group::Limits,
+        help: "Largest body of a request; a larger one is answered 413",
+        kind: Kind::Size {
+            range: KIB..=MIB,
+            field: |v| &mut v.limits.max_body,
+        },
+    },
+    Setting {
+        key: "head_timeout",
+        value_name: "TIME",
+        default: Preset::Value("10s"),
+        group: Group::Limits,
+        help: "Time from the first byte of a request to the end of its head; then 408",
+        kind: Kind::Time {
+            range: TENTH..=TEN_MINUTES,
+            field: |v| &mut v.limits.head_timeout,
+        },
+    },
+    Setting {
+        key: "min_body_rate",
+        value_name: "N",
+        default: Preset::Value("256"),
+        group: Group::Limits,
+        help: "Fewest bytes a second, on average, at which a body may arrive; a slower one is answered 408",
+        kind: Kind::Count {
+            of: "bytes a second",
+            range: 1..=MIB,
+            field: |v| &mut v.limits.min_body_rate,
+        },
+    },
+    Setting {
+        key: "keepalive_timeout",
+        value_name: "TIME",
+        default: Preset::Value("75s"),
+        group: Group::Limits,
+        help: "Time an idle connection is kept for its next request",
+        kind: Kind::Time {
+            range: TENTH..=HOUR,
+            field: |v| &mut v.limits.keepalive_timeout,
+        },
+    },
+    Setting {
+        key: "write_timeout",
+        value_name: "TIME",
+        default: Preset::Value("30s"),
+        group: Group::Limits,
+        help: "Time a client may take for its response, on top of what min_body_rate allows for what it has taken; then the connection is closed",
+        kind: Kind::Time {
+            range: TENTH..=TEN_MINUTES,
+            field: |v| &mut v.limits.write_timeout,
+        },
+    },
+    Setting {
+        key: "max_connections",
+        value_name: "N",
+        default: Preset::Value("20000"),
+        group: Group::Limits,
+        help: "Most open connections per worker; one more is answered 503 and closed",
+        kind: Kind::Count {
+            of: "connections",
+            range: 1..=1_000_000,
+            field: |v| &mut v.limits.max_connections,
+        },
+    },
+];

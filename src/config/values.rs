@@ -1,0 +1,62 @@
+//! The values of all settings while they are being read, before they are checked against each other and become
+//! a `Config`. Filled by `kind`, row by row.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::LimitsConfig;
+use super::secret::Secret;
+
+/// The values read so far, one field per row: well-formed each, but not yet checked against each other.
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) config: Option<PathBuf>,
+    pub(super) workers: Option<usize>,
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) log_level: log::LevelFilter,
+    pub(super) boot_timeout: Duration,
+    pub(super) drain_timeout: Duration,
+    pub(super) database_url: Option<Secret>,
+    pub(super) database_url_file: Option<PathBuf>,
+    pub(super) lanes: usize,
+    pub(super) request_timeout: Duration,
+    pub(super) redis_url: Option<Secret>,
+    pub(super) redis_url_file: Option<PathBuf>,
+    pub(super) redis_prefix: String,
+    pub(super) redis_ttl: Duration,
+    pub(super) write_token_file: Option<PathBuf>,
+    pub(super) allow_anonymous_writes: bool,
+    pub(super) cache_max_age: Duration,
+    pub(super) cors_origins: Vec<String>,
+    pub(super) limits: LimitsConfig,
+}
+
+impl Values {
+    /// Nothing read yet; the defaults of the table are read into it first.
+    pub(super) fn blank() -> Self {
+        Values {
+            config: None,
+            workers: None,
+            listen: Vec::new(),
+            state_dir: None,
+            log_level: log::LevelFilter::Off,
+            boot_timeout: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            database_url: None,
+            database_url_file: None,
+            lanes: 0,
+            request_timeout: Duration::ZERO,
+            redis_url: None,
+            redis_url_file: None,
+            redis_prefix: String::new(),
+            redis_ttl: Duration::ZERO,
+            write_token_file: None,
+            allow_anonymous_writes: false,
+            cache_max_age: Duration::ZERO,
+            cors_origins: Vec::new(),
+            limits: LimitsConfig::blank(),
+        }
+    }
+}
