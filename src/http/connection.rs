@@ -1,0 +1,404 @@
+//! One connection's life on one coroutine: read until the head is whole, decide, read the body, answer, and again.
+//! Requests are answered in the order they came; a pipeline's answers leave together.
+
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use may::io::CoIo;
+
+use super::body::Decoder;
+use super::buffer::{Input, Pool};
+use super::head::{self, Framing as BodyFraming, Method, Scanner, Version};
+use super::limits::Limits;
+use super::lobby::Lobby;
+use super::response::{Framing, Persistence, Response};
+use super::service::Service;
+use super::turnstile::Turnstile;
+use super::watch::Watch;
+use super::wire::{Broken, Wire};
+
+/// Unsent answers of a pipeline are written out beyond this many bytes.
+const FLUSH_ABOVE: usize = 64 * 1024;
+
+/// How long, and for how many bytes, a connection is read on after a final answer, so that a reset can't overtake
+/// the answer on its way to the client (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// How long a connection that waits for its next request keeps its coroutine. Longer than busy clients pause, and
+/// short enough for a crowd of idle ones to cost next to nothing.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// How many requests in a row a connection may have answered without waiting for anything.
+const TURN: u32 = 64;
+
+/// How patient connections are.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// From a head's first byte to its last; and what a body may take on top of what its rate allows.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// For a response to be taken.
+    pub write: Duration,
+    /// The slowest body, in bytes a second.
+    pub body_rate: usize,
+}
+
+/// What all connections of a worker share.
+pub struct Door<S> {
+    pub service: S,
+    pub limits: Limits,
+    pub patience: Patience,
+    pub watch: Arc<Watch>,
+    pub lobby: Arc<Lobby>,
+    pub turnstile: Arc<Turnstile>,
+    pub pool: Pool,
+}
+
+/// What to do after a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Request,
+    /// Close once everything is written.
+    Close,
+    /// Close, but read on a little: the peer may still be sending.
+    Linger,
+    /// Idle for a while: wait in the lobby.
+    Park,
+}
+
+/// Serves one connection until it ends. Runs on its own coroutine.
+pub fn serve<S: Service>(stream: TcpStream, door: &Door<S>) {
+    let Ok(io) = CoIo::new(stream) else { return };
+    let mut connection = Connection::new(&io, door);
+    let next = connection.run();
+    // An expired deadline and a peer that left end a connection the same way: silently.
+    if let Ok(Next::Linger) = next {
+        connection.linger();
+    }
+    connection.release();
+    drop(connection);
+    if let Ok(Next::Park) = next {
+        let left = door.patience.idle.saturating_sub(PARK_AFTER);
+        door.lobby
+            .seat(io.into_inner(), door.watch.now() + left.as_millis() as u64);
+    }
+}
+
+/// Turns one connection away: a 503 without reading a request, for there is no room to serve it.
+pub fn turn_away<S: Service>(stream: TcpStream, door: &Door<S>) {
+    let Ok(io) = CoIo::new(stream) else { return };
+    let mut connection = Connection::new(&io, door);
+    connection.refuse(503, "this server has all the connections that it takes");
+    if connection.flush().is_ok() {
+        connection.linger();
+    }
+    connection.release();
+}
+
+struct Connection<'d, S> {
+    door: &'d Door<S>,
+    wire: Wire<'d>,
+    input: Input,
+    output: Vec<u8>,
+    scanner: Scanner,
+}
+
+impl<'d, S: Service> Connection<'d, S> {
+    fn new(io: &'d CoIo<TcpStream>, door: &'d Door<S>) -> Self {
+        Connection {
+            door,
+            wire: Wire::new(io, &door.watch),
+            input: Input::default(),
+            output: Vec::new(),
+            scanner: Scanner::default(),
+        }
+    }
+
+    fn run(&mut self) -> Result<Next, Broken> {
+        let mut streak = 0;
+        loop {
+            let next = match self.read_head()? {
+                None => return Ok(Next::Close),
+                Some(Ok(length)) => self.handle(length)?,
+                Some(Err(next)) => next,
+            };
+            if next != Next::Request {
+                self.flush()?;
+                return Ok(next);
+            }
+            if self.output.len() > FLUSH_ABOVE {
+                self.flush()?;
+            }
+            streak = match std::mem::take(&mut self.wire.waited) {
+                true => 0,
+                false => streak + 1,
+            };
+            if streak == TURN {
+                self.flush()?;
+                self.door.turnstile.pass();
+                streak = 0;
+            }
+        }
+    }
+
+    /// Reads until a head is whole: its length, or what to do after it was refused. `None` is the end of the
+    /// connection.
+    fn read_head(&mut self) -> Result<Option<Result<usize, Next>>, Broken> {
+        self.scanner.reset();
+        let mut timed = false;
+        loop {
+            match self.scanner.scan(self.input.filled(), &self.door.limits) {
+                Ok(Some(length)) => return Ok(Some(Ok(length))),
+                Err(refusal) => {
+                    return Ok(Some(Err(self.refuse(refusal.status(), refusal.reason()))));
+                }
+                Ok(None) => {}
+            }
+            // Nothing more of the pipeline is here: now its answers leave, before anything waits.
+            self.flush()?;
+            let begun = !self.input.filled().is_empty();
+            let received = match begun {
+                true => {
+                    // One deadline for the whole head: more bytes don't move it.
+                    if !timed {
+                        self.wire.watched.within(self.door.patience.head);
+                        timed = true;
+                    }
+                    self.fill()
+                }
+                false => match self.wait_idle()? {
+                    Some(count) => Ok(count),
+                    None => return Ok(Some(Err(Next::Park))),
+                },
+            };
+            match received {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(Broken::Expired) if begun => {
+                    let next = self.refuse(408, "the head of the request did not arrive in time");
+                    return Ok(Some(Err(next)));
+                }
+                Err(broken) => return Err(broken),
+            }
+        }
+    }
+
+    /// Between two requests: holds no buffers, and is the sweep's to close. Ends with the first bytes of a request, or
+    /// with `None` when the connection has been idle for long enough to wait elsewhere.
+    fn wait_idle(&mut self) -> Result<Option<usize>, Broken> {
+        let idle = self.door.patience.idle;
+        self.wire.watched.within(idle.min(PARK_AFTER));
+        self.wire.watched.idle(true);
+        let received = loop {
+            self.release();
+            match self.wire.readable().and_then(|()| self.try_fill()) {
+                Ok(None) => {}
+                Err(Broken::Expired) if idle > PARK_AFTER && !self.door.watch.evicting() => {
+                    break Ok(None);
+                }
+                received => break received,
+            }
+        };
+        self.wire.watched.idle(false);
+        received
+    }
+
+    fn try_fill(&mut self) -> Result<Option<usize>, Broken> {
+        let count = self.wire.try_read(self.input.space(&self.door.pool))?;
+        self.input.advance(count.unwrap_or(0));
+        Ok(count)
+    }
+
+    fn fill(&mut self) -> Result<usize, Broken> {
+        let count = self.wire.read(self.input.space(&self.door.pool))?;
+        self.input.advance(count);
+        Ok(count)
+    }
+
+    fn handle(&mut self, length: usize) -> Result<Next, Broken> {
+        let door = self.door;
+        let head = match head::parse(&self.input.filled()[..length], &door.limits) {
+            Ok(head) => head,
+            Err(refusal) => return Ok(self.refuse(refusal.status(), refusal.reason())),
+        };
+        let head_only = head.method == Method::Head;
+        let expects = head.expect_continue;
+        let keep_alive = head.keep_alive;
+        let version = head.version;
+        let framing = head.framing;
+        let admitted = guard(|| door.service.admit(&head));
+        self.input.consume(length);
+        let Some(admitted) = admitted else {
+            return Ok(self.fault());
+        };
+
+        let mut body = Vec::new();
+        if framing != BodyFraming::None {
+            let known = admitted.as_ref().err().map(|response| response.status());
+            match self.read_body(
+                framing,
+                expects,
+                admitted.is_ok().then_some(&mut body),
+                known,
+            ) {
+                Ok(BodyEnd::Whole) => {}
+                Ok(BodyEnd::Unread) => {
+                    let response = match admitted {
+                        Err(response) => *response,
+                        Ok(_) => door
+                            .service
+                            .refuse(413, "the body is larger than this server takes"),
+                    };
+                    self.respond(&response, head_only, Persistence::Close);
+                    return Ok(Next::Linger);
+                }
+                Ok(BodyEnd::Refused(status, why)) => return Ok(self.refuse(status, why)),
+                Err(broken) => return Err(broken),
+            }
+        }
+        self.wire.watched.rest();
+        let response = match admitted {
+            Err(response) => *response,
+            Ok(call) => match guard(|| door.service.answer(call, &body)) {
+                Some(response) => response,
+                None => return Ok(self.fault()),
+            },
+        };
+        let persistence = match (keep_alive && !door.watch.draining(), version) {
+            (false, _) => Persistence::Close,
+            (true, Version::Http11) => Persistence::KeepAlive,
+            (true, Version::Http10) => Persistence::KeepAliveSaid,
+        };
+        self.respond(&response, head_only, persistence);
+        Ok(match persistence {
+            Persistence::Close if self.input.filled().is_empty() => Next::Close,
+            Persistence::Close => Next::Linger,
+            _ => Next::Request,
+        })
+    }
+
+    /// Reads a request's body to its end, into `body` or into nothing, so that its bytes can't be taken for a request.
+    /// `known` says that the answer is already known, and with which status.
+    fn read_body(
+        &mut self,
+        framing: BodyFraming,
+        expects: bool,
+        mut body: Option<&mut Vec<u8>>,
+        known: Option<u16>,
+    ) -> Result<BodyEnd, Broken> {
+        let mut decoder = match Decoder::new(framing, &self.door.limits) {
+            Ok(decoder) => decoder,
+            Err(_) => return Ok(BodyEnd::Unread),
+        };
+        if expects && self.input.filled().is_empty() {
+            // The client waits for a word: the final one, if it is known, saves it the sending.
+            if known.is_some() {
+                return Ok(BodyEnd::Unread);
+            }
+            self.output
+                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let begun = self.door.watch.now();
+        let mut received = 0;
+        loop {
+            let progress = match decoder.feed(self.input.filled(), body.as_deref_mut()) {
+                Ok(progress) => progress,
+                Err(refusal) => return Ok(BodyEnd::Refused(refusal.status(), refusal.reason())),
+            };
+            self.input.consume(progress.consumed);
+            if progress.done {
+                return Ok(BodyEnd::Whole);
+            }
+            self.flush()?;
+            // Every byte buys the time of the minimum rate and no more, so a drip can't keep the connection.
+            let bought = received * 1000 / self.door.patience.body_rate.max(1);
+            self.wire
+                .watched
+                .until(begun + self.door.patience.head.as_millis() as u64 + bought as u64);
+            match self.fill() {
+                Ok(0) => return Err(Broken::Gone),
+                Ok(count) => received += count,
+                Err(Broken::Expired) => {
+                    return Ok(BodyEnd::Refused(408, "the body came too slowly"));
+                }
+                Err(broken) => return Err(broken),
+            }
+        }
+    }
+
+    fn respond(&mut self, response: &Response, head_only: bool, connection: Persistence) {
+        if self.output.capacity() == 0 {
+            self.output = self.door.pool.take_output();
+        }
+        let date = self.door.watch.date();
+        response.encode(
+            &Framing {
+                date: &date,
+                head_only,
+                connection,
+            },
+            &mut self.output,
+        );
+    }
+
+    /// An answer after which nothing on this connection can be trusted to be a request.
+    fn refuse(&mut self, status: u16, why: &str) -> Next {
+        let response = self.door.service.refuse(status, why);
+        self.respond(&response, false, Persistence::Close);
+        Next::Linger
+    }
+
+    fn fault(&mut self) -> Next {
+        let response = self.door.service.fault();
+        self.respond(&response, false, Persistence::Close);
+        Next::Linger
+    }
+
+    fn flush(&mut self) -> Result<(), Broken> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        self.wire.watched.within(self.door.patience.write);
+        let written = self.wire.write_all(&self.output);
+        self.output.clear();
+        written
+    }
+
+    fn linger(&mut self) {
+        self.wire.finish();
+        self.wire.watched.within(LINGER);
+        self.input.clear();
+        let mut read = 0;
+        while read < LINGER_BYTES {
+            match self.fill() {
+                Ok(0) | Err(_) => return,
+                Ok(count) => read += count,
+            }
+            self.input.clear();
+        }
+    }
+
+    /// Gives the buffers back to the worker.
+    fn release(&mut self) {
+        self.input.release(&self.door.pool);
+        self.door.pool.give_output(std::mem::take(&mut self.output));
+    }
+}
+
+/// How the reading of a body ended.
+enum BodyEnd {
+    Whole,
+    /// It was not read: the connection can't go on.
+    Unread,
+    /// It is malformed, too large or too slow.
+    Refused(u16, &'static str),
+}
+
+/// Runs a handler; a panic costs this connection only. The worker's panic hook has logged it.
+fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}

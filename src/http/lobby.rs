@@ -1,0 +1,118 @@
+//! Where connections wait that have been idle for a while: a socket and a deadline each, no coroutine, no stack, no
+//! buffer. Their sockets are watched by an epoll(7) of the lobby's own, which the scheduler watches as one
+//! descriptor; the first bytes of a request bring a connection back to a coroutine.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use may::io::{CoIo, WaitIo};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use slab::Slab;
+
+use super::watch::Watch;
+
+/// How many sockets one look at the epoll brings back.
+const AT_ONCE: usize = 256;
+
+/// The lobby of a worker. Only its scheduler thread comes here, so the lock is never contended; it is never held over
+/// a wait.
+pub struct Lobby {
+    epoll: Epoll,
+    /// The same epoll, as the scheduler sees it.
+    bell: CoIo<OwnedFd>,
+    seats: Mutex<Slab<Seat>>,
+    watch: Arc<Watch>,
+}
+
+struct Seat {
+    stream: TcpStream,
+    /// Milliseconds on the watch's clock.
+    deadline: u64,
+}
+
+impl Lobby {
+    /// An empty lobby. The coroutine runtime must be configured already, for this starts it.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(watch: Arc<Watch>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let bell = CoIo::new(epoll.0.try_clone()?).map_err(io::Error::from)?;
+        Ok(Lobby {
+            epoll,
+            bell,
+            seats: Mutex::default(),
+            watch,
+        })
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Slab<Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an idle connection in until `deadline`. One that can't be watched is closed.
+    pub fn seat(&self, stream: TcpStream, deadline: u64) {
+        let mut seats = self.seats();
+        let place = seats.vacant_entry();
+        let interest = EpollEvent::new(
+            EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
+            place.key() as u64,
+        );
+        if let Err(error) = self.epoll.add(&stream, interest) {
+            log::error!("worker: an idle connection can't be watched, so it is closed: {error}");
+            return;
+        }
+        place.insert(Seat { stream, deadline });
+        self.watch.enter();
+    }
+
+    fn leave(&self, key: usize) -> Option<TcpStream> {
+        let seat = self.seats().try_remove(key)?;
+        self.watch.leave();
+        // A socket that is closed leaves the epoll by itself, one that goes on has to be taken out.
+        if let Err(error) = self.epoll.delete(&seat.stream) {
+            log::debug!("worker: a connection was not in the lobby's epoll: {error}");
+        }
+        Some(seat.stream)
+    }
+
+    /// Hands every connection that has something to read to `serve`, for ever. Runs on a coroutine.
+    pub fn attend(&self, serve: impl Fn(TcpStream)) {
+        let mut events = [EpollEvent::empty(); AT_ONCE];
+        loop {
+            // Drained to the end each time: the scheduler watches by edges.
+            match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+                Ok(0) => drop(self.bell.wait_io()),
+                Ok(count) => {
+                    for event in &events[..count] {
+                        if let Some(stream) = self.leave(event.data() as usize) {
+                            serve(stream);
+                        }
+                    }
+                }
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => {
+                    log::error!("worker: the lobby can't look at its connections: {error}");
+                    self.bell.wait_io();
+                }
+            }
+        }
+    }
+
+    /// Closes those whose time is over, and all of them once the idle are evicted.
+    pub fn tick(&self) {
+        let now = self.watch.now();
+        let evicting = self.watch.evicting();
+        let over: Vec<usize> = self
+            .seats()
+            .iter()
+            .filter(|(_, seat)| evicting || seat.deadline <= now)
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
+            drop(self.leave(key));
+        }
+    }
+}
