@@ -1,0 +1,179 @@
+//! What goes with an answer besides its content: validators, cache rules, CORS, and the request's id.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::http::head::Head;
+use crate::http::response::Response;
+
+/// How answers are dressed, from the configuration.
+#[derive(Debug, Clone)]
+pub struct Manners {
+    /// `Cache-Control` of what may be kept.
+    cache_control: String,
+    origins: Vec<String>,
+}
+
+/// What of a request's head decides how its answer is dressed. Empty, and free of allocation, for a plain GET.
+#[derive(Debug, Default)]
+pub struct Asked {
+    if_none_match: Option<Box<[u8]>>,
+    origin: Option<Box<str>>,
+    preflight: bool,
+    request_id: Option<Box<str>>,
+}
+
+impl Asked {
+    /// Takes along what the answer will need.
+    pub fn of(head: &Head<'_>) -> Self {
+        Asked {
+            if_none_match: head.if_none_match.map(Into::into),
+            origin: head.origin.map(Into::into),
+            preflight: head.access_control_request_method.is_some(),
+            request_id: head.request_id.filter(|id| is_sane(id)).map(Into::into),
+        }
+    }
+}
+
+impl Manners {
+    /// `max_age` is how long caches may answer for us; `origins` may read us from their scripts, `*` for all.
+    pub fn new(max_age: Duration, origins: Vec<String>) -> Self {
+        let cache_control = match max_age.as_secs() {
+            // Kept, but asked about each time (RFC 9111 section 5.2.2.4).
+            0 => "no-cache".to_owned(),
+            seconds => format!("public, max-age={seconds}"),
+        };
+        Manners {
+            cache_control,
+            origins,
+        }
+    }
+
+    /// Content that may be kept, with its validator: 200, or 304 to a client that has it already.
+    pub fn cacheable(
+        &self,
+        asked: &Asked,
+        content_type: &'static str,
+        body: bytes::Bytes,
+    ) -> Response {
+        let etag = etag(&body);
+        let known = asked
+            .if_none_match
+            .as_deref()
+            .is_some_and(|list| lists(list, &etag));
+        let response = match known {
+            true => Response::new(304),
+            false => Response::new(200).body(content_type, body),
+        };
+        response
+            .header("ETag", etag)
+            .header("Cache-Control", self.cache_control.clone())
+    }
+
+    /// Dresses the finished answer. `id` says that the request's id belongs to it: to errors and writes.
+    pub fn dress(&self, asked: &Asked, response: Response, id: bool) -> Response {
+        let response = self.allow_origin(asked, response);
+        match &asked.request_id {
+            _ if !id => response,
+            Some(given) => response.header("X-Request-Id", String::from(&**given)),
+            None => response.header("X-Request-Id", new_id()),
+        }
+    }
+
+    /// CORS (fetch standard, section 3.2): only for origins that are let in, and told to caches by `Vary`.
+    fn allow_origin(&self, asked: &Asked, mut response: Response) -> Response {
+        if self.origins.is_empty() {
+            return response;
+        }
+        response = response.header("Vary", "Origin");
+        let Some(origin) = &asked.origin else {
+            return response;
+        };
+        if !self
+            .origins
+            .iter()
+            .any(|known| known == "*" || **known == **origin)
+        {
+            return response;
+        }
+        response = response
+            .header("Access-Control-Allow-Origin", String::from(&**origin))
+            .header(
+                "Access-Control-Expose-Headers",
+                "ETag, Location, X-Request-Id",
+            );
+        if asked.preflight {
+            response = response
+                .header(
+                    "Access-Control-Allow-Methods",
+                    "GET, HEAD, POST, PUT, DELETE",
+                )
+                .header(
+                    "Access-Control-Allow-Headers",
+                    "Authorization, Content-Type, If-None-Match, X-Request-Id",
+                )
+                .header("Access-Control-Max-Age", "600");
+        }
+        response
+    }
+}
+
+/// A strong validator: equal content has an equal one, on every worker and host.
+fn etag(body: &[u8]) -> String {
+    format!("\"{:032x}\"", xxh3_128(body))
+}
+
+/// Whether an `If-None-Match` lists the tag (RFC 9110 section 13.1.2): by weak comparison, so `W/` is ignored.
+fn lists(list: &[u8], etag: &str) -> bool {
+    list.split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
+}
+
+/// An id that can stand in a log line and a header as it is: up to 128 letters, digits and `-_.:/+=`.
+fn is_sane(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+}
+
+/// 64 random bits in hexadecimal.
+fn new_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let mut id = String::with_capacity(16);
+    // Writing to a String can't fail.
+    let _ = write!(id, "{:016x}", RandomState::new().hash_one(0_u8));
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_found_in_any_list_that_holds_it() {
+        let tag = etag(b"[]");
+        assert_eq!(tag.len(), 34);
+        assert_ne!(tag, etag(b"[ ]"));
+        for list in [
+            tag.clone(),
+            format!("W/{tag}"),
+            format!("\"x\" , {tag}"),
+            "*".to_owned(),
+        ] {
+            assert!(lists(list.as_bytes(), &tag), "{list}");
+        }
+        for list in ["", "\"x\"", &tag[1..33], "W/"] {
+            assert!(!lists(list.as_bytes(), &tag), "{list}");
+        }
+    }
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(new_id(), new_id());
+        assert_eq!(new_id().len(), 16);
+    }
+}

@@ -1,0 +1,40 @@
+//! The service: what each URL means. It knows HTTP's messages and asks a [`Backend`] for shoes; where those come
+//! from (cache, lanes, database) is not its business.
+
+pub mod images;
+pub mod manners;
+pub mod problem;
+pub mod routes;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::store::{Draft, ShoeImages, StoreError};
+
+/// What the service needs from below. Calls wait (a coroutine parks) until the answer or the request's deadline.
+pub trait Backend: Send + Sync + 'static {
+    /// The shoe's rows as a JSON array.
+    fn shoe(&self, shoe_id: i32) -> Result<Bytes, Failure>;
+    /// The row as a JSON object.
+    fn row(&self, id: i32) -> Result<Option<Bytes>, Failure>;
+    /// Stores a row; answered after the commit.
+    fn insert(&self, draft: Draft) -> Result<ShoeImages, Failure>;
+    /// Replaces a row; `None` where there is none.
+    fn replace(&self, id: i32, draft: Draft) -> Result<Option<ShoeImages>, Failure>;
+    /// Deletes a row; `false` where there was none.
+    fn delete(&self, id: i32) -> Result<bool, Failure>;
+    /// Whether a read could be answered now.
+    fn ready(&self) -> Result<(), Failure>;
+    /// Whether this worker has been told to finish.
+    fn draining(&self) -> bool;
+}
+
+/// Why the backend gave no answer.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// The store said no; shared, since one query answers many requests.
+    Store(Arc<StoreError>),
+    /// More is waiting than can be answered in time: try again shortly.
+    Overloaded,
+}

@@ -1,0 +1,368 @@
+//! The whole URL space in one match, and what is decided from a request's head alone: path, method, query,
+//! credentials and content type. A body is read only for a request that passed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+use super::manners::{Asked, Manners};
+use super::problem::{self, Kind};
+use super::{Backend, Failure, images};
+use crate::http::head::{Head, Method, Target};
+use crate::http::response::Response;
+use crate::http::service::Service;
+use crate::http::target;
+use crate::store::Draft;
+
+const JSON: &str = "application/json";
+
+/// Who may write.
+#[derive(Clone)]
+pub enum WriteRule {
+    /// Everybody: every listen address is loopback, or the operator said so.
+    Anyone,
+    /// Who shows this bearer token (RFC 6750).
+    Bearer(Arc<str>),
+}
+
+/// The service over a backend.
+pub struct App<B> {
+    backend: B,
+    writes: WriteRule,
+    manners: Manners,
+}
+
+/// An admitted request: what to do, and how its answer is to be dressed.
+#[derive(Debug)]
+pub struct Admitted {
+    call: Call,
+    asked: Asked,
+}
+
+/// A request that passed everything its head could fail: what is left to do.
+#[derive(Debug)]
+pub enum Call {
+    Shoe(i32),
+    Row(i32),
+    Insert,
+    Replace(i32),
+    Delete(i32),
+    Alive,
+    Ready,
+    Allow(&'static str),
+}
+
+/// A place in the URL space, before the method is looked at.
+enum Place {
+    Images,
+    Row(i32),
+    Healthz,
+    Readyz,
+}
+
+impl Place {
+    /// The methods that apply here, as `Allow` lists them.
+    fn allow(&self) -> &'static str {
+        match self {
+            Place::Images => "GET, HEAD, POST, OPTIONS",
+            Place::Row(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
+            Place::Healthz | Place::Readyz => "GET, HEAD, OPTIONS",
+        }
+    }
+}
+
+impl<B: Backend> App<B> {
+    pub fn new(backend: B, writes: WriteRule, manners: Manners) -> Self {
+        App {
+            backend,
+            writes,
+            manners,
+        }
+    }
+
+    fn place(path: &str) -> Result<Place, Box<Response>> {
+        let nowhere = || {
+            Box::new(problem::NO_SUCH_PATH.detail("see the README for the paths that there are"))
+        };
+        match path {
+            "/api/images" | "/api/images/" => return Ok(Place::Images),
+            "/healthz" => return Ok(Place::Healthz),
+            "/readyz" => return Ok(Place::Readyz),
+            _ => {}
+        }
+        let path = target::path(path).map_err(|error| match error.status() {
+            404 => nowhere(),
+            _ => Box::new(problem::BAD_REQUEST.detail(error.reason())),
+        })?;
+        let id = path.strip_prefix("/api/images/").ok_or_else(nowhere)?;
+        match parse_i32(id) {
+            Ok(id) => Ok(Place::Row(id)),
+            Err(_) if id.contains('/') => Err(nowhere()),
+            Err(_) => Err(Box::new(
+                problem::NO_SUCH_ROW.field("id", "is not the id of any row"),
+            )),
+        }
+    }
+
+    fn authorise(&self, head: &Head<'_>) -> Result<(), Box<Response>> {
+        let WriteRule::Bearer(token) = &self.writes else {
+            return Ok(());
+        };
+        let challenge = |kind: &'static Kind, detail| {
+            Box::new(
+                kind.detail(detail)
+                    .header("WWW-Authenticate", "Bearer realm=\"canvas-cluster\""),
+            )
+        };
+        let shown = head.authorization.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            let token = token.trim_start_matches(' ');
+            // A token68 (RFC 9110 section 11.2) has no spaces; what has some is no credentials at all.
+            let whole = !token.is_empty() && !token.contains([' ', '\t']);
+            (scheme.eq_ignore_ascii_case("bearer") && whole).then_some(token)
+        });
+        match shown {
+            None => Err(challenge(
+                &problem::NO_CREDENTIALS,
+                "send `Authorization: Bearer` and the write token",
+            )),
+            Some(shown) if bool::from(shown.as_bytes().ct_eq(token.as_bytes())) => Ok(()),
+            Some(_) => Err(Box::new(
+                problem::WRONG_CREDENTIALS.detail("this token may not write"),
+            )),
+        }
+    }
+
+    fn perform(&self, call: Call, asked: &Asked, body: &[u8]) -> Result<Response, Failure> {
+        Ok(match call {
+            Call::Shoe(shoe_id) => {
+                let json = self.backend.shoe(shoe_id)?;
+                self.manners.cacheable(asked, JSON, json)
+            }
+            Call::Row(id) => match self.backend.row(id)? {
+                Some(json) => self.manners.cacheable(asked, JSON, json),
+                None => no_row(id),
+            },
+            Call::Insert => match read(body, None) {
+                Ok(draft) => {
+                    let row = self.backend.insert(draft)?;
+                    Response::new(201)
+                        .body(JSON, images::render_row(&row))
+                        .header("Location", format!("/api/images/{}", row.id))
+                }
+                Err(response) => *response,
+            },
+            Call::Replace(id) => match read(body, Some(id)) {
+                Ok(draft) => match self.backend.replace(id, draft)? {
+                    Some(row) => Response::new(200).body(JSON, images::render_row(&row)),
+                    None => no_row(id),
+                },
+                Err(response) => *response,
+            },
+            Call::Delete(id) => match self.backend.delete(id)? {
+                true => Response::new(204),
+                false => no_row(id),
+            },
+            Call::Alive => Response::new(200).body(JSON, "{\"status\":\"alive\"}"),
+            Call::Ready if self.backend.draining() => {
+                problem::DRAINING.detail("send new requests elsewhere")
+            }
+            Call::Ready => {
+                self.backend.ready()?;
+                Response::new(200).body(JSON, "{\"status\":\"ready\"}")
+            }
+            Call::Allow(methods) => Response::new(204).header("Allow", methods),
+        })
+    }
+}
+
+impl<B: Backend> App<B> {
+    /// Decides from the head what is to be done.
+    fn route(&self, head: &Head<'_>) -> Result<Call, Box<Response>> {
+        let (path, query) = match head.target {
+            Target::Path { path, query } => (path, query),
+            Target::Asterisk => return Ok(Call::Allow("GET, HEAD, POST, PUT, DELETE, OPTIONS")),
+            Target::Authority => {
+                return Err(Box::new(
+                    problem::NOT_IMPLEMENTED.detail("this server opens no tunnels"),
+                ));
+            }
+        };
+        let place = Self::place(path)?;
+        let call = match (&place, head.method) {
+            (_, Method::Options) => return Ok(Call::Allow(place.allow())),
+            (Place::Images, Method::Get | Method::Head) => {
+                return Ok(Call::Shoe(shoe_id_of(query)?));
+            }
+            (Place::Row(id), Method::Get | Method::Head) => Call::Row(*id),
+            (Place::Healthz, Method::Get | Method::Head) => Call::Alive,
+            (Place::Readyz, Method::Get | Method::Head) => Call::Ready,
+            (Place::Images, Method::Post) => Call::Insert,
+            (Place::Row(id), Method::Put) => Call::Replace(*id),
+            (Place::Row(id), Method::Delete) => Call::Delete(*id),
+            // RFC 9110 section 9.1: 501 for a method that is not known at all, 405 for one that is not allowed here.
+            (_, Method::Other(_)) => {
+                let refusal =
+                    problem::NOT_IMPLEMENTED.detail("this server does not know the method");
+                return Err(Box::new(refusal));
+            }
+            _ => {
+                let allow = place.allow();
+                let refusal =
+                    problem::METHOD_NOT_ALLOWED.detail("see Allow for the methods that do");
+                return Err(Box::new(refusal.header("Allow", allow)));
+            }
+        };
+        if call.writes() {
+            self.authorise(head)?;
+        }
+        if let Call::Insert | Call::Replace(_) = call
+            && !head.content_type.is_some_and(is_json)
+        {
+            return Err(Box::new(
+                problem::NOT_JSON.detail("send `Content-Type: application/json`"),
+            ));
+        }
+        no_fields(query)?;
+        Ok(call)
+    }
+}
+
+impl<B: Backend> Service for App<B> {
+    type Call = Admitted;
+
+    fn admit(&self, head: &Head<'_>) -> Result<Admitted, Box<Response>> {
+        let asked = Asked::of(head);
+        match self.route(head) {
+            Ok(call) => Ok(Admitted { call, asked }),
+            Err(response) => Err(Box::new(self.manners.dress(&asked, *response, true))),
+        }
+    }
+
+    fn answer(&self, admitted: Admitted, body: &[u8]) -> Response {
+        let Admitted { call, asked } = admitted;
+        let writes = call.writes();
+        let response = self
+            .perform(call, &asked, body)
+            .unwrap_or_else(|failure| problem::of_failure(&failure));
+        let failed = response.status() >= 400;
+        self.manners.dress(&asked, response, writes || failed)
+    }
+
+    fn refuse(&self, status: u16, why: &str) -> Response {
+        self.manners
+            .dress(&Asked::default(), problem::of_status(status, why), true)
+    }
+
+    fn fault(&self) -> Response {
+        let why = "the request could not be finished; the log has the reason";
+        self.manners
+            .dress(&Asked::default(), problem::INTERNAL.detail(why), true)
+    }
+}
+
+impl Call {
+    fn writes(&self) -> bool {
+        matches!(self, Call::Insert | Call::Replace(_) | Call::Delete(_))
+    }
+}
+
+fn no_row(id: i32) -> Response {
+    problem::NO_SUCH_ROW.detail(&format!("no row has the id {id}"))
+}
+
+fn read(body: &[u8], id: Option<i32>) -> Result<Draft, Box<Response>> {
+    images::read_draft(body, id).map_err(|error| {
+        use images::BodyError;
+        Box::new(match error {
+            BodyError::Syntax(why) => problem::INVALID_JSON.detail(&why),
+            BodyError::Missing(field) => problem::MISSING_FIELD.field(field, "is missing"),
+            BodyError::Repeated(field) => {
+                problem::REPEATED_FIELD.field(field, "stands in the body twice")
+            }
+            BodyError::Unknown(field) => {
+                problem::UNKNOWN_FIELD.field(&field, "is no field of a row")
+            }
+            BodyError::Invalid(field, why) => problem::INVALID_FIELD.field(field, &why),
+        })
+    })
+}
+
+/// The one `shoe_id` of a query, and nothing else in it.
+fn shoe_id_of(query: Option<&str>) -> Result<i32, Box<Response>> {
+    let mut found = None;
+    // Divided here, so that a value that doesn't decode can be told by its name.
+    for raw in query.unwrap_or_default().split('&') {
+        let (name, value) = match target::query_pairs(raw).next() {
+            None => continue,
+            Some(Ok(pair)) => pair,
+            Some(Err(error)) if raw.starts_with("shoe_id=") => {
+                return Err(Box::new(
+                    problem::INVALID_FIELD.detail_of("shoe_id", error.reason()),
+                ));
+            }
+            Some(Err(error)) => return Err(bad_query(error)),
+        };
+        if name != "shoe_id" {
+            return Err(unknown_parameter(name));
+        }
+        if found.replace(value).is_some() {
+            return Err(Box::new(
+                problem::REPEATED_FIELD.field("shoe_id", "stands in the query twice"),
+            ));
+        }
+    }
+    let missing = || Box::new(problem::MISSING_FIELD.field("shoe_id", "is missing from the query"));
+    parse_i32(&found.ok_or_else(missing)?).map_err(|error| {
+        let why = match error {
+            NotI32::NoNumber => "must be an integer",
+            NotI32::OutOfRange => images::OUT_OF_RANGE,
+        };
+        Box::new(problem::INVALID_FIELD.field("shoe_id", why))
+    })
+}
+
+fn no_fields(query: Option<&str>) -> Result<(), Box<Response>> {
+    match target::query_pairs(query.unwrap_or_default()).next() {
+        None => Ok(()),
+        Some(Ok((name, _))) => Err(unknown_parameter(name)),
+        Some(Err(error)) => Err(bad_query(error)),
+    }
+}
+
+fn unknown_parameter(name: Cow<'_, str>) -> Box<Response> {
+    let name: String = name.chars().take(64).collect();
+    Box::new(problem::UNKNOWN_FIELD.field(&name, "is no parameter of this path"))
+}
+
+fn bad_query(error: target::TargetError) -> Box<Response> {
+    Box::new(problem::BAD_REQUEST.detail(error.reason()))
+}
+
+enum NotI32 {
+    NoNumber,
+    OutOfRange,
+}
+
+/// Digits with an optional minus; nothing that only a lenient parser takes (`+7`, ` 7`, `7.0`).
+fn parse_i32(text: &str) -> Result<i32, NotI32> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(NotI32::NoNumber);
+    }
+    text.parse().map_err(|_| NotI32::OutOfRange)
+}
+
+/// `application/json`, with any parameters but a charset other than UTF-8 (RFC 8259 knows no charset).
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    media_type.eq_ignore_ascii_case(JSON)
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
