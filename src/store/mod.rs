@@ -1,0 +1,236 @@
+//! The store: where shoes live for good. This room holds the words every store speaks (`ShoeImages`,
+//! `Draft`, `Store`, `StoreError`) and opens the one that a database URL names. Called from lane threads
+//! only, for every call here blocks.
+//!
+//! The rooms within: `url` reads database URLs, `sqlite` and `postgres` are the two stores, `tls` encrypts
+//! the second's connections, `pool` hands connections out and backs off from a server that is down,
+//! `schema` creates and checks the table, `batch` deals a query's rows out to those who asked.
+
+mod batch;
+mod pool;
+mod postgres;
+pub mod schema;
+pub mod sqlite;
+pub(crate) mod tls;
+pub mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::postgres::PostgresStore;
+use self::sqlite::SqliteStore;
+use self::url::DatabaseUrl;
+
+pub(crate) use self::postgres::{
+    Session, connect as connect_postgres, refusal as postgres_refusal,
+    store_error as postgres_error, take_lock,
+};
+
+/// The media columns of `shoe_images`, in the order of the schema and of the JSON: seven pictures, two videos.
+pub const MEDIA_COLUMNS: [&str; 9] = [
+    "img1", "img2", "img3", "img4", "img5", "img6", "img7", "vid1", "vid2",
+];
+
+/// The longest text a media column takes, in characters (`varchar(255)`).
+pub const MEDIA_MAX_CHARS: usize = 255;
+
+/// The media of one row, in the order of [`MEDIA_COLUMNS`]; `None` is SQL's NULL.
+pub type Media = [Option<String>; 9];
+
+/// One row of `shoe_images` as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShoeImages {
+    /// The primary key, given by the store.
+    pub id: i32,
+    /// The shoe that the row belongs to. The column is nullable, so a row made by others may have none.
+    pub shoe_id: Option<i32>,
+    pub media: Media,
+}
+
+/// A row to be stored: all of it but the id, which the store gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    pub shoe_id: i32,
+    pub media: Media,
+}
+
+impl Draft {
+    /// What every store can hold, so that none of them takes what another one refuses: no text longer
+    /// than [`MEDIA_MAX_CHARS`], none with a NUL character (PostgreSQL has no way to store one).
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] naming the column.
+    pub fn check(&self) -> Result<(), StoreError> {
+        for (column, text) in MEDIA_COLUMNS.iter().zip(&self.media) {
+            let Some(text) = text else { continue };
+            // A byte is never more than a character, so the count is needed for long texts only.
+            if text.len() > MEDIA_MAX_CHARS && text.chars().count() > MEDIA_MAX_CHARS {
+                let why = format!("{column} is longer than {MEDIA_MAX_CHARS} characters");
+                return Err(StoreError::Failed(why));
+            }
+            if text.contains('\0') {
+                return Err(StoreError::Failed(format!(
+                    "{column} holds a NUL character"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The moment by which a call must have answered. Passed down to every blocking call, so that the sum of
+/// the waits holds it, not each wait alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    pub fn after(wait: Duration) -> Self {
+        Deadline(Instant::now() + wait)
+    }
+
+    pub fn at(moment: Instant) -> Self {
+        Deadline(moment)
+    }
+
+    /// The time left; zero once it has passed.
+    pub fn left(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// For how long it has passed; zero while it has not.
+    pub fn passed_by(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.0)
+    }
+
+    pub fn passed(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// How a store holds its connections.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolOptions {
+    /// The most connections at one time, at least 1. Connections are opened when they are needed.
+    pub max_size: u32,
+    /// The longest that one server may take to let us in, unless the URL says otherwise.
+    pub connect_timeout: Duration,
+    /// The longest that the server may work on one statement (PostgreSQL's `statement_timeout`). It should
+    /// not be below the callers' deadlines; it is what ends a statement whose caller has given up.
+    pub statement_timeout: Duration,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        PoolOptions {
+            max_size: 4,
+            connect_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Opens the store that the URL names. Nothing is connected yet: a server that is down or a file that is
+/// missing shows at the first call, and is used as soon as it is there.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] if a certificate or key file named in the URL can't be read.
+pub fn open(url: &DatabaseUrl, pool: PoolOptions) -> Result<Arc<dyn Store>, StoreError> {
+    match url {
+        DatabaseUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, pool))),
+        DatabaseUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(url, pool)?)),
+    }
+}
+
+/// What a write tells others about before its commit becomes visible: `raise` is called inside the
+/// transaction, after the store knows every shoe whose answer the commit changes and right before COMMIT.
+pub trait Fence {
+    /// Marks the cached answers of these shoes as dying. Must not fail: a fence that can't reach a cache
+    /// remembers so and sees to it that the cache is not trusted.
+    fn raise(&self, shoe_ids: &[i32]);
+}
+
+/// A fence for callers that have no cache to guard (tools, tests).
+pub struct NoFence;
+
+impl Fence for NoFence {
+    fn raise(&self, _shoe_ids: &[i32]) {}
+}
+
+/// A database of shoes. Implementations pool their connections and may be called from many threads.
+pub trait Store: Send + Sync {
+    /// The rows of each shoe, by id; element `i` answers `shoe_ids[i]`, empty where there are none.
+    /// One query for the whole batch. `shoe_ids` may repeat.
+    fn shoes(
+        &self,
+        shoe_ids: &[i32],
+        deadline: Deadline,
+    ) -> Result<Vec<Vec<ShoeImages>>, StoreError>;
+
+    /// The rows with these ids; element `i` answers `ids[i]`. One query for the whole batch.
+    fn rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError>;
+
+    /// Stores a new row and answers with it as stored, once it is committed.
+    fn insert(
+        &self,
+        draft: &Draft,
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Result<ShoeImages, StoreError>;
+
+    /// Replaces a row whole; `None` if there is no such row. The fence is raised for the old shoe, read in the
+    /// same transaction, and for the new one.
+    fn replace(
+        &self,
+        id: i32,
+        draft: &Draft,
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Result<Option<ShoeImages>, StoreError>;
+
+    /// Deletes a row; `false` if there was none.
+    fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError>;
+
+    /// Whether the store could answer a read now: a connection and the table are there.
+    fn ping(&self, deadline: Deadline) -> Result<(), StoreError>;
+}
+
+/// Why a store could not do what it was asked. Texts never hold a password or a connection URL.
+#[derive(Debug)]
+pub enum StoreError {
+    /// No connection: the server is down, refuses us, or the pool ran dry before the deadline.
+    Unavailable(String),
+    /// The deadline passed before the answer came; of a write, nothing was committed.
+    TimedOut,
+    /// The connection was lost during COMMIT: the write may or may not have happened.
+    OutcomeUnknown(String),
+    /// The table `shoe_images` is missing or has another shape; the remedy is `canvas-cluster migrate`.
+    Schema(String),
+    /// The store is full, read-only or locked for longer than the deadline; nothing was committed.
+    Refused(String),
+    /// Anything else that the database answered; nothing was committed.
+    Failed(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Unavailable(why) => write!(f, "the database is not available: {why}"),
+            StoreError::TimedOut => write!(f, "the database did not answer in time"),
+            StoreError::OutcomeUnknown(why) => {
+                write!(
+                    f,
+                    "the connection was lost during COMMIT, so the outcome of the write is unknown: {why}"
+                )
+            }
+            StoreError::Schema(why) => write!(
+                f,
+                "the table shoe_images is not usable: {why}; run `canvas-cluster migrate`"
+            ),
+            StoreError::Refused(why) => write!(f, "the database refuses: {why}"),
+            StoreError::Failed(why) => write!(f, "the database failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,365 @@
+//! The PostgreSQL store: an r2d2 pool of [`Session`]s, whose every call ends by its deadline. Made by
+//! [`super::open`]; nothing is connected before the first call.
+//!
+//! A pooled connection may be dead without our knowing, after a restart or a fail-over. A read that finds
+//! its connection dead is asked once more on a fresh one; a write never is, but it looks first whether the
+//! server has hung up. One dead connection condemns all older ones (the *epoch*), so that a restart
+//! costs one retry and not one a connection.
+
+mod connect;
+mod error;
+mod lock;
+mod manager;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use postgres::Row;
+use postgres::types::Type;
+use r2d2::{Pool, PooledConnection};
+use tokio_postgres::Client;
+
+use self::connect::Connector;
+use self::manager::Manager;
+use self::session::{CallError, Statements};
+use super::pool::{self, Gate};
+use super::url::PostgresUrl;
+use super::{
+    Deadline, Draft, Fence, Media, PoolOptions, ShoeImages, Store, StoreError, batch, tls,
+};
+
+pub(crate) use self::error::{refusal, store_error};
+pub(crate) use self::lock::take_lock;
+pub(crate) use self::session::Session;
+
+/// The statements, spelled once. Their columns are those of [`row`], in this order. The table's name is
+/// unquoted: a table created as `Shoe_Images` is `shoe_images` to PostgreSQL.
+const SELECT_SHOES: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
+    FROM shoe_images WHERE shoe_id = ANY($1) ORDER BY shoe_id, id";
+const SELECT_ROWS: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
+    FROM shoe_images WHERE id = ANY($1)";
+const SELECT_SHOE_OF_ROW: &str = "SELECT shoe_id FROM shoe_images WHERE id = $1 FOR UPDATE";
+const INSERT: &str = "INSERT INTO shoe_images \
+    (shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+    RETURNING id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2";
+const UPDATE: &str = "UPDATE shoe_images SET shoe_id = $1, img1 = $2, img2 = $3, img3 = $4, img4 = $5, \
+    img5 = $6, img6 = $7, img7 = $8, vid1 = $9, vid2 = $10 WHERE id = $11 \
+    RETURNING id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2";
+const DELETE: &str = "DELETE FROM shoe_images WHERE id = $1 RETURNING shoe_id";
+/// Without a time limit of the server's: one that fires while COMMIT waits for a synchronous standby makes
+/// the server answer "committed" to what the standby may not have.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+const PING: &str = "SELECT 1 FROM shoe_images LIMIT 0";
+
+/// How long before its caller's deadline the server gives a statement of a write up.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// A store over PostgreSQL.
+pub(super) struct PostgresStore {
+    pool: Pool<Manager>,
+    gate: Arc<Gate>,
+    epoch: Arc<AtomicU64>,
+}
+
+impl PostgresStore {
+    pub(super) fn open(url: &PostgresUrl, options: PoolOptions) -> Result<Self, StoreError> {
+        let gate = Arc::new(Gate::new(format!("the database {url}")));
+        let epoch = Arc::new(AtomicU64::new(0));
+        let connector = Connector {
+            url: url.clone(),
+            tls: tls::connector(url)?,
+            timeout: url.connect_timeout.unwrap_or(options.connect_timeout),
+            statement_timeout: options.statement_timeout.max(Duration::from_millis(1)),
+        };
+        let manager = Manager {
+            connector,
+            gate: gate.clone(),
+            epoch: epoch.clone(),
+        };
+        Ok(PostgresStore {
+            pool: pool::build(manager, options.max_size),
+            gate,
+            epoch,
+        })
+    }
+
+    /// A connection that is not known to be dead.
+    fn checkout(&self, deadline: Deadline) -> Result<PooledConnection<Manager>, StoreError> {
+        loop {
+            let mut session = pool::checkout(&self.pool, &self.gate, deadline)?;
+            if session.epoch() >= self.epoch.load(Ordering::Acquire) {
+                return Ok(session);
+            }
+            session.give_up();
+        }
+    }
+
+    /// Condemns the idle connections that are as old as this one.
+    fn condemn(&self, session: &Session) {
+        self.epoch.fetch_max(session.epoch() + 1, Ordering::AcqRel);
+    }
+
+    /// One query outside of a transaction; asked again on a fresh connection if its own was dead or stale.
+    fn read<T>(
+        &self,
+        deadline: Deadline,
+        query: impl AsyncFn(&Client, &mut Statements) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let mut session = self.checkout(deadline)?;
+        let error = match session.run(deadline, &query) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let dead = matches!(error, CallError::Lost(_));
+        if !dead && !error::is_stale(&error) {
+            return Err(store_error(error));
+        }
+        session.give_up();
+        if dead {
+            self.condemn(&session);
+        }
+        drop(session);
+        self.checkout(deadline)?
+            .run(deadline, &query)
+            .map_err(store_error)
+    }
+
+    /// One transaction. `work` answers with the value and the shoes that the commit touches, or `None` if
+    /// there is nothing to commit.
+    fn write<T>(
+        &self,
+        deadline: Deadline,
+        fence: &dyn Fence,
+        work: impl AsyncFnOnce(
+            &Client,
+            &mut Statements,
+        ) -> Result<Option<(T, Vec<i32>)>, postgres::Error>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut session = self.checkout(deadline)?;
+        while !session.is_alive() {
+            self.condemn(&session);
+            drop(session);
+            session = self.checkout(deadline)?;
+        }
+        // The server gives a statement up a little before this end does, so that its word arrives and the
+        // connection can be kept. 0 would mean no limit.
+        let left = deadline.left();
+        let limit = left
+            .saturating_sub(MARGIN.min(left / 10))
+            .as_millis()
+            .max(1);
+        let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}");
+        let outcome = session.run(deadline, async |client, statements| {
+            client.batch_execute(&begin).await?;
+            work(client, statements).await
+        });
+        match outcome {
+            Ok(Some((value, shoe_ids))) => {
+                fence.raise(&batch::distinct(&shoe_ids));
+                if deadline.passed() {
+                    // Closing the connection rolls back.
+                    session.give_up();
+                    return Err(StoreError::TimedOut);
+                }
+                let commit = session
+                    .run(deadline, async |client, _| {
+                        client.batch_execute(COMMIT).await
+                    })
+                    .map_err(|error| {
+                        // Refused, it may have left the transaction open.
+                        session.give_up();
+                        error::commit_error(error)
+                    });
+                commit.map(|()| Some(value))
+            }
+            Ok(None) => {
+                self.roll_back(&mut session, deadline);
+                Ok(None)
+            }
+            Err(error) => {
+                match &error {
+                    CallError::Lost(_) => self.condemn(&session),
+                    error if error::is_stale(error) => session.give_up(),
+                    _ => self.roll_back(&mut session, deadline),
+                }
+                Err(store_error(error))
+            }
+        }
+    }
+
+    /// Makes the session fit for the next caller, or closes it, which rolls back too.
+    fn roll_back(&self, session: &mut Session, deadline: Deadline) {
+        if session
+            .run(deadline, async |client, _| {
+                client.batch_execute("ROLLBACK").await
+            })
+            .is_err()
+        {
+            session.give_up();
+        }
+    }
+}
+
+impl Store for PostgresStore {
+    fn shoes(
+        &self,
+        shoe_ids: &[i32],
+        deadline: Deadline,
+    ) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
+        if shoe_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = batch::distinct(shoe_ids);
+        let rows = self.read(deadline, async |client, statements| {
+            let statement = statements
+                .get(client, SELECT_SHOES, &[Type::INT4_ARRAY])
+                .await?;
+            images(&client.query(&statement, &[&keys]).await?)
+        })?;
+        Ok(batch::by_shoe(shoe_ids, rows))
+    }
+
+    fn rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = batch::distinct(ids);
+        let rows = self.read(deadline, async |client, statements| {
+            let statement = statements
+                .get(client, SELECT_ROWS, &[Type::INT4_ARRAY])
+                .await?;
+            images(&client.query(&statement, &[&keys]).await?)
+        })?;
+        Ok(batch::by_id(ids, rows))
+    }
+
+    fn insert(
+        &self,
+        draft: &Draft,
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Result<ShoeImages, StoreError> {
+        draft.check()?;
+        let stored = self.write(deadline, fence, async |client, statements| {
+            let statement = statements.get(client, INSERT, &[]).await?;
+            let m = &draft.media;
+            let row = client
+                .query_one(
+                    &statement,
+                    &[
+                        &draft.shoe_id,
+                        &m[0],
+                        &m[1],
+                        &m[2],
+                        &m[3],
+                        &m[4],
+                        &m[5],
+                        &m[6],
+                        &m[7],
+                        &m[8],
+                    ],
+                )
+                .await?;
+            Ok(Some((image(&row)?, vec![draft.shoe_id])))
+        })?;
+        stored.ok_or_else(|| StoreError::Failed("the row was not stored".to_owned()))
+    }
+
+    fn replace(
+        &self,
+        id: i32,
+        draft: &Draft,
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Result<Option<ShoeImages>, StoreError> {
+        draft.check()?;
+        self.write(deadline, fence, async |client, statements| {
+            let select = statements
+                .get(client, SELECT_SHOE_OF_ROW, &[Type::INT4])
+                .await?;
+            let Some(old) = client.query_opt(&select, &[&id]).await? else {
+                return Ok(None);
+            };
+            let old: Option<i32> = old.try_get(0)?;
+            let update = statements.get(client, UPDATE, &[]).await?;
+            let m = &draft.media;
+            let row = client
+                .query_one(
+                    &update,
+                    &[
+                        &draft.shoe_id,
+                        &m[0],
+                        &m[1],
+                        &m[2],
+                        &m[3],
+                        &m[4],
+                        &m[5],
+                        &m[6],
+                        &m[7],
+                        &m[8],
+                        &id,
+                    ],
+                )
+                .await?;
+            let shoe_ids = old.into_iter().chain([draft.shoe_id]).collect();
+            Ok(Some((image(&row)?, shoe_ids)))
+        })
+    }
+
+    fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError> {
+        let deleted = self.write(deadline, fence, async |client, statements| {
+            let statement = statements.get(client, DELETE, &[Type::INT4]).await?;
+            let Some(row) = client.query_opt(&statement, &[&id]).await? else {
+                return Ok(None);
+            };
+            let old: Option<i32> = row.try_get(0)?;
+            Ok(Some(((), old.into_iter().collect())))
+        })?;
+        Ok(deleted.is_some())
+    }
+
+    fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
+        self.read(deadline, async |client, statements| {
+            let statement = statements.get(client, PING, &[]).await?;
+            client.query(&statement, &[]).await.map(|_| ())
+        })
+    }
+}
+
+/// One session to the database of a URL, for the tools: no pool, no statement timeout.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] with what each server said.
+pub(crate) fn connect(url: &PostgresUrl) -> Result<Session, StoreError> {
+    let timeout = url
+        .connect_timeout
+        .unwrap_or(PoolOptions::default().connect_timeout);
+    let statement_timeout = Duration::ZERO;
+    let connector = Connector {
+        url: url.clone(),
+        tls: tls::connector(url)?,
+        timeout,
+        statement_timeout,
+    };
+    connector.connect().map_err(StoreError::Unavailable)
+}
+
+fn images(rows: &[Row]) -> Result<Vec<ShoeImages>, postgres::Error> {
+    rows.iter().map(image).collect()
+}
+
+/// A row of one of the statements above.
+fn image(row: &Row) -> Result<ShoeImages, postgres::Error> {
+    let mut media = Media::default();
+    for (i, text) in media.iter_mut().enumerate() {
+        *text = row.try_get(i + 2)?;
+    }
+    Ok(ShoeImages {
+        id: row.try_get(0)?,
+        shoe_id: row.try_get(1)?,
+        media,
+    })
+}
