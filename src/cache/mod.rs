@@ -1,0 +1,3 @@
+//! Caches in front of the store. Today: Redis, shared by all workers and hosts.
+
+pub mod redis;
