@@ -1,0 +1,160 @@
+//! Accepting: one coroutine a listener, which starts one a connection, and pauses when there is no room.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::{io, mem};
+
+use may::coroutine::{self, Coroutine};
+use may::io::{CoIo, WaitIo, WaitIoWaker};
+
+use crate::http::connection::{self, Door};
+use crate::http::service::Service;
+use crate::sys;
+
+/// How many connections beyond the limit may be hearing that there is no room. Those after them wait unaccepted.
+const TURNED_AWAY: usize = 64;
+
+/// How to stop accepting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// Others serve the listener too: leave what waits in its queue to them.
+    AtOnce = 1,
+    /// Nobody else will: serve what waits first.
+    WhenEmpty = 2,
+}
+
+/// What all acceptors of a worker obey, and the way to wake them and the clock.
+pub struct Gate {
+    max_connections: usize,
+    /// 0 is open, else a [`Close`].
+    closing: AtomicU8,
+    accepting: AtomicUsize,
+    wakers: Mutex<Vec<WaitIoWaker>>,
+    /// Acceptors that wait for room, until the next tick.
+    paused: Mutex<Vec<Coroutine>>,
+    clock: OnceLock<Coroutine>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gate {
+    pub fn new(max_connections: usize) -> Self {
+        Gate {
+            max_connections,
+            closing: AtomicU8::new(0),
+            accepting: AtomicUsize::new(0),
+            wakers: Mutex::default(),
+            paused: Mutex::default(),
+            clock: OnceLock::new(),
+        }
+    }
+
+    /// The coroutine that ticks; to be set once, before the first tick.
+    pub fn set_clock(&self, clock: Coroutine) {
+        let _ = self.clock.set(clock);
+    }
+
+    /// Lets the clock tick. Called by the control thread.
+    pub fn wake_clock(&self) {
+        if let Some(clock) = self.clock.get() {
+            clock.unpark();
+        }
+    }
+
+    /// From the next tick on nothing more is accepted.
+    pub fn close(&self, how: Close) {
+        self.closing.fetch_max(how as u8, Ordering::Relaxed);
+    }
+
+    /// Whether every acceptor has left.
+    pub fn is_closed(&self) -> bool {
+        self.closing.load(Ordering::Relaxed) != 0 && self.accepting.load(Ordering::Acquire) == 0
+    }
+
+    /// Wakes acceptors that have something to see: room may be there again, or the gate closes.
+    pub fn tick(&self) {
+        for coroutine in mem::take(&mut *lock(&self.paused)) {
+            coroutine.unpark();
+        }
+        if self.closing.load(Ordering::Relaxed) != 0 {
+            for waker in mem::take(&mut *lock(&self.wakers)) {
+                waker.wakeup();
+            }
+        }
+    }
+
+    fn is_closing(&self, how: Close) -> bool {
+        self.closing.load(Ordering::Relaxed) == how as u8
+    }
+
+    fn pause(&self) {
+        lock(&self.paused).push(coroutine::current());
+        coroutine::park();
+    }
+}
+
+/// Accepts from one listener until the gate closes. Reports once, when connections will be taken from now on.
+pub fn run<S: Service>(
+    listener: TcpListener,
+    gate: &Gate,
+    door: &Arc<Door<S>>,
+    started: &mpsc::Sender<io::Result<()>>,
+) {
+    gate.accepting.fetch_add(1, Ordering::Relaxed);
+    match CoIo::new(listener) {
+        Ok(listener) => {
+            lock(&gate.wakers).push(listener.waker());
+            // The receiver lives until all have reported.
+            let _ = started.send(Ok(()));
+            accept_all(&listener, gate, door);
+        }
+        Err(error) => drop(started.send(Err(error.into()))),
+    }
+    gate.accepting.fetch_sub(1, Ordering::Release);
+}
+
+/// Gives connections that come back from the lobby a coroutine again, for ever.
+pub fn readmit<S: Service>(door: &Arc<Door<S>>) {
+    door.lobby.attend(|stream| {
+        let door = door.clone();
+        if let Err(error) = sys::start_coroutine(move || connection::serve(stream, &door)) {
+            log::error!("worker: no stack for a connection, which is closed: {error}");
+        }
+    });
+}
+
+fn accept_all<S: Service>(listener: &CoIo<TcpListener>, gate: &Gate, door: &Arc<Door<S>>) {
+    while !gate.is_closing(Close::AtOnce) {
+        let open = door.watch.open();
+        if open >= gate.max_connections + TURNED_AWAY {
+            gate.pause();
+            continue;
+        }
+        match listener.inner().accept() {
+            Ok((stream, _)) => {
+                let door = door.clone();
+                let started = match open < gate.max_connections {
+                    true => sys::start_coroutine(move || connection::serve(stream, &door)),
+                    false => sys::start_coroutine(move || connection::turn_away(stream, &door)),
+                };
+                if let Err(error) = started {
+                    log::error!("worker: no stack for a connection, which is closed: {error}");
+                    gate.pause();
+                }
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock if gate.is_closing(Close::WhenEmpty) => return,
+                io::ErrorKind::WouldBlock => {
+                    listener.wait_io();
+                }
+                // accept(2): errors of the connection, not of the listener.
+                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                // Descriptors or memory have run out: trying again at once would only burn the CPU.
+                _ => gate.pause(),
+            },
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What master and worker say to each other, over a socket pair that keeps messages apart. Orders come this way
+//! and not as signals, since a signal can be lost between fork and handler and says nothing but its number.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use std::os::fd::AsRawFd;
+
+/// What the master tells a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// A successor serves: accept no more, finish what is in flight, let idle clients stay until they ask again.
+    Retire { within: Duration },
+    /// The server stops: serve what waits in the listener's queue, finish what is in flight, close what is idle.
+    Stop { within: Duration },
+}
+
+/// What a worker tells the master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// The listener is registered: requests are answered from now on.
+    Ready,
+}
+
+/// One end of the pair. Closing it is a message too: the other end reads [`Heard::End`].
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// What a read of the channel gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard<M> {
+    Message(M),
+    Nothing,
+    /// The other process is gone.
+    End,
+}
+
+const READY: u8 = b'R';
+const RETIRE: u8 = b'D';
+const STOP: u8 = b'S';
+
+impl Channel {
+    /// A connected pair: the master's end first.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn pair() -> io::Result<(Channel, Channel)> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Channel(ours), Channel(theirs)))
+    }
+
+    /// Sends an order. A worker that is gone hears nothing, and its death is reported elsewhere.
+    ///
+    /// # Errors
+    /// The peer is gone, or has left hundreds of messages unread.
+    pub fn order(&self, order: Order) -> io::Result<()> {
+        let (kind, within) = match order {
+            Order::Retire { within } => (RETIRE, within),
+            Order::Stop { within } => (STOP, within),
+        };
+        let mut message = [kind, 0, 0, 0, 0];
+        let within = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+        message[1..].copy_from_slice(&within.to_le_bytes());
+        self.send(&message)
+    }
+
+    /// Sends a report.
+    ///
+    /// # Errors
+    /// As [`Channel::order`].
+    pub fn report(&self, report: Report) -> io::Result<()> {
+        match report {
+            Report::Ready => self.send(&[READY]),
+        }
+    }
+
+    fn send(&self, message: &[u8]) -> io::Result<()> {
+        send(self.0.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// The next order, without waiting.
+    pub fn hear_order(&self) -> Heard<Order> {
+        let mut message = [0; 5];
+        match self.receive(&mut message) {
+            Heard::Message([kind @ (RETIRE | STOP), within @ ..]) => {
+                let within = within.try_into().map_or(0, u32::from_le_bytes);
+                let within = Duration::from_millis(within.into());
+                Heard::Message(if *kind == RETIRE {
+                    Order::Retire { within }
+                } else {
+                    Order::Stop { within }
+                })
+            }
+            Heard::Message(_) | Heard::Nothing => Heard::Nothing,
+            Heard::End => Heard::End,
+        }
+    }
+
+    /// The next report, without waiting.
+    pub fn hear_report(&self) -> Heard<Report> {
+        match self.receive(&mut [0; 5]) {
+            Heard::Message([READY, ..]) => Heard::Message(Report::Ready),
+            Heard::Message(_) | Heard::Nothing => Heard::Nothing,
+            Heard::End => Heard::End,
+        }
+    }
+
+    fn receive<'m>(&self, message: &'m mut [u8]) -> Heard<&'m [u8]> {
+        loop {
+            return match recv(self.0.as_raw_fd(), message, MsgFlags::empty()) {
+                Ok(0) => Heard::End,
+                Ok(length) => Heard::Message(&message[..length]),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => Heard::Nothing,
+                Err(_) => Heard::End,
+            };
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_whole_and_in_order_and_the_end_is_heard() {
+        let (master, worker) = Channel::pair().expect("a pair");
+        assert_eq!(worker.hear_order(), Heard::Nothing);
+        let orders = [
+            Order::Retire {
+                within: Duration::from_secs(30),
+            },
+            Order::Stop {
+                within: Duration::from_millis(1),
+            },
+        ];
+        for order in orders {
+            master.order(order).expect("sent");
+        }
+        assert_eq!(worker.hear_order(), Heard::Message(orders[0]));
+        assert_eq!(worker.hear_order(), Heard::Message(orders[1]));
+        worker.report(Report::Ready).expect("sent");
+        drop(worker);
+        assert_eq!(master.hear_report(), Heard::Message(Report::Ready));
+        assert_eq!(master.hear_report(), Heard::End);
+    }
+}

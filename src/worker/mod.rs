@@ -1,0 +1,430 @@
+//! A worker: one scheduler thread that runs every coroutine, lane threads for what blocks, and this thread, which
+//! takes the master's orders and drives the clock. It starts with its sockets, says that it is ready, serves, and
+//! leaves when it is told to and everything in flight is done.
+
+mod accept;
+pub mod control;
+mod lanes;
+mod queue;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use self::accept::Gate;
+use self::control::{Channel, Heard, Order, Report};
+use self::lanes::{Backing, Lanes};
+use crate::app::manners::Manners;
+use crate::app::routes::{App, WriteRule};
+use crate::cache::redis::RedisCache;
+use crate::config::{Config, Database, Writes};
+use crate::http::buffer::Pool;
+use crate::http::connection::{Door, Patience};
+use crate::http::limits::Limits;
+use crate::http::lobby::Lobby;
+use crate::http::turnstile::Turnstile;
+use crate::http::watch::Watch;
+use crate::scoreboard::Scoreboard;
+use crate::seed::{Demo, create_demo};
+use crate::store::url::DatabaseUrl;
+use crate::store::{self, PoolOptions, Store};
+use crate::sys;
+
+/// The exit code of a worker that could not start or go on.
+pub const EXIT_FAILED: i32 = 111;
+
+/// How often deadlines are looked at: the grain of every timeout of a connection.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The stack of a coroutine, in words of 8 bytes: 128 KiB of address space, of which only what is touched costs
+/// memory. Sized for the deepest call in a debug build: answering a request inside catch_unwind, and logging.
+/// Bodies can't deepen it: JSON is read without recursion.
+const STACK_WORDS: usize = 16 * 1024;
+
+/// Stacks that are kept for the next connection.
+const SPARE_STACKS: usize = 256;
+
+/// When the server stops, how long an idle client may still send the request that it may have on its way.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// How many shoes the embedded database is born with.
+const DEMO_SHOES: u32 = 1000;
+
+/// What a worker whose master is gone has to finish what is in flight.
+const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
+
+/// What the master gives a worker on its way.
+pub struct Assignment<'a> {
+    pub slot: usize,
+    pub config: &'a Config,
+    pub listeners: Vec<TcpListener>,
+    pub channel: Channel,
+    pub scoreboard: Scoreboard,
+}
+
+/// Whether [`prepare`] has something to do.
+pub fn needs_preparation(config: &Config) -> bool {
+    matches!(&config.database, Database::Embedded { path } if !path.exists())
+}
+
+/// Makes the embedded database with its demo catalogue, in a process of its own; the exit code.
+pub fn prepare(config: &Config) -> i32 {
+    let Database::Embedded { path } = &config.database else {
+        return 0;
+    };
+    match create_demo(path, DEMO_SHOES) {
+        Ok(Demo::Created) => {
+            log::info!(
+                "store: made a demo catalogue of {DEMO_SHOES} shoes in {}",
+                path.display()
+            );
+            0
+        }
+        Ok(Demo::Existing) => 0,
+        Err(error) => {
+            log::error!(
+                "store: can't make the embedded database {}: {error}",
+                path.display()
+            );
+            EXIT_FAILED
+        }
+    }
+}
+
+/// Serves until told to finish; the exit code. All signals are blocked already.
+pub fn run(assignment: Assignment<'_>) -> i32 {
+    let slot = assignment.slot;
+    log_panics(slot);
+    match serve(assignment) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("worker {slot}: {error}");
+            EXIT_FAILED
+        }
+    }
+}
+
+/// A panic is a line in the log, with its message and place, whatever thread or coroutine it happens on. No backtrace:
+/// walking one takes more stack than a coroutine has.
+fn log_panics(slot: usize) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or("(no message)");
+        match panic.location() {
+            Some(place) => log::error!("worker {slot}: panicked at {place}: {message}"),
+            None => log::error!("worker {slot}: panicked: {message}"),
+        }
+    }));
+}
+
+fn serve(assignment: Assignment<'_>) -> Result<(), String> {
+    let Assignment {
+        slot,
+        config,
+        listeners,
+        channel,
+        scoreboard,
+    } = assignment;
+    let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    if let Err(error) = pin(slot) {
+        log::warn!("worker {slot}: is not pinned to a CPU, so workers may share one: {error}");
+    }
+    let signals = finish_signals().map_err(failed("can't listen for signals"))?;
+
+    let watch = Arc::new(Watch::default());
+    let lanes = Arc::new(Lanes::new(
+        open_store(config)?,
+        open_redis(config, scoreboard)?,
+        config.request_timeout,
+    ));
+    lanes
+        .start(config.lanes)
+        .map_err(failed("can't start its lanes"))?;
+    let gate = Arc::new(Gate::new(config.limits.max_connections));
+
+    may::config()
+        .set_workers(1)
+        .set_stack_size(STACK_WORDS)
+        .set_pool_capacity(SPARE_STACKS)
+        .set_worker_pin(false);
+    let lobby = Arc::new(Lobby::new(watch.clone()).map_err(failed("can't make its lobby"))?);
+    let turnstile = Arc::new(Turnstile::new().map_err(failed("can't make its turnstile"))?);
+    let door = Arc::new(open_door(
+        config,
+        lanes.clone(),
+        watch.clone(),
+        lobby.clone(),
+        turnstile.clone(),
+    ));
+    start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
+    let returning = door.clone();
+    start_vital(move || accept::readmit(&returning)).map_err(failed("can't attend its lobby"))?;
+    let porter = lanes.clone();
+    start_vital(move || porter.carry()).map_err(failed("can't start the porter"))?;
+    let (accepting, accepts) = mpsc::channel();
+    let sockets = listeners.len();
+    for listener in listeners {
+        let (gate, door, accepting) = (gate.clone(), door.clone(), accepting.clone());
+        start_vital(move || accept::run(listener, &gate, &door, &accepting))
+            .map_err(failed("can't start accepting"))?;
+    }
+    let clock = Clock {
+        watch: watch.clone(),
+        lobby,
+        lanes,
+        gate: gate.clone(),
+    };
+    start_vital(move || clock.run()).map_err(failed("can't start the clock"))?;
+    // Only the acceptors' own ends are left, so that one that is gone is noticed.
+    drop(accepting);
+    for _ in 0..sockets {
+        accepts
+            .recv()
+            .map_err(|_| "an acceptor ended before it began".to_owned())?
+            .map_err(failed("can't wait for connections"))?;
+    }
+    channel
+        .report(Report::Ready)
+        .map_err(failed("can't report to the master"))?;
+    obey(&channel, &signals, &gate, &watch, config.drain_timeout)
+        .map_err(failed("can't wait for orders"))?;
+    Ok(())
+}
+
+/// Starts a coroutine without which the worker serves nobody. A panic in it, unlike one in a connection, ends the
+/// worker: the master replaces a dead one at once, and could not tell one that is dumb.
+fn start_vital(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    sys::start_first_coroutine(move || {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            std::process::exit(EXIT_FAILED);
+        }
+    })
+}
+
+/// Pins every thread of this process, those to come included, to the slot's CPU: the `slot`-th that the process may use,
+/// around again when there are more slots than CPUs.
+fn pin(slot: usize) -> io::Result<()> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let cpus: Vec<usize> = (0..CpuSet::count())
+        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+        .collect();
+    if let Some(cpu) = cpus.get(slot % cpus.len().max(1)) {
+        let mut own = CpuSet::new();
+        own.set(*cpu)?;
+        sched_setaffinity(Pid::from_raw(0), &own)?;
+    }
+    Ok(())
+}
+
+/// TERM and QUIT sent to a worker let it finish; every other signal stays blocked, that is, ignored.
+fn finish_signals() -> io::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.add(Signal::SIGQUIT);
+    Ok(SignalFd::with_flags(
+        &mask,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, String> {
+    let url = match &config.database {
+        Database::Embedded { path } => DatabaseUrl::Sqlite(path.clone()),
+        Database::Url(url) => {
+            DatabaseUrl::parse(url.expose()).map_err(|error| format!("database_url: {error}"))?
+        }
+    };
+    let pool = PoolOptions {
+        max_size: u32::try_from(config.lanes).unwrap_or(u32::MAX),
+        // A patient server is patient with connections, too.
+        connect_timeout: config
+            .request_timeout
+            .max(PoolOptions::default().connect_timeout),
+        statement_timeout: config.request_timeout,
+    };
+    store::open(&url, pool).map_err(|error| error.to_string())
+}
+
+fn open_redis(config: &Config, scoreboard: Scoreboard) -> Result<Option<RedisCache>, String> {
+    let Some(redis) = &config.redis else {
+        return Ok(None);
+    };
+    let connections = u32::try_from(config.lanes).unwrap_or(u32::MAX);
+    RedisCache::new(
+        redis.url.expose(),
+        &redis.prefix,
+        redis.ttl,
+        connections,
+        config.request_timeout,
+        scoreboard,
+    )
+    .map(Some)
+    .map_err(|why| format!("redis_url: {why}"))
+}
+
+fn open_door(
+    config: &Config,
+    lanes: Arc<Lanes>,
+    watch: Arc<Watch>,
+    lobby: Arc<Lobby>,
+    turnstile: Arc<Turnstile>,
+) -> Door<App<Backing>> {
+    let writes = match &config.writes {
+        Writes::Token(token) => WriteRule::Bearer(token.expose().into()),
+        Writes::LoopbackOnly | Writes::Anonymous => WriteRule::Anyone,
+    };
+    let manners = Manners::new(config.cache_max_age, config.cors_origins.clone());
+    let limits = &config.limits;
+    Door {
+        service: App::new(
+            Backing {
+                lanes,
+                watch: watch.clone(),
+            },
+            writes,
+            manners,
+        ),
+        limits: Limits {
+            request_line: limits.max_request_line,
+            head: limits.max_head,
+            fields: limits.max_fields,
+            body: limits.max_body,
+            ..Limits::default()
+        },
+        patience: Patience {
+            head: limits.head_timeout,
+            idle: limits.keepalive_timeout,
+            write: limits.write_timeout,
+            body_rate: limits.min_body_rate,
+        },
+        watch,
+        lobby,
+        turnstile,
+        pool: Pool::default(),
+    }
+}
+
+/// What happens at every tick, on the scheduler's thread.
+struct Clock {
+    watch: Arc<Watch>,
+    lobby: Arc<Lobby>,
+    lanes: Arc<Lanes>,
+    gate: Arc<Gate>,
+}
+
+impl Clock {
+    fn run(&self) {
+        self.gate.set_clock(may::coroutine::current());
+        loop {
+            may::coroutine::park();
+            self.watch.tick();
+            self.lobby.tick();
+            self.lanes.expire();
+            self.gate.tick();
+        }
+    }
+}
+
+/// This thread's loop: drives the clock, hears the master, and ends when everything in flight is done.
+fn obey(
+    channel: &Channel,
+    signals: &SignalFd,
+    gate: &Gate,
+    watch: &Watch,
+    drain_timeout: Duration,
+) -> io::Result<()> {
+    let mut leaving: Option<Leaving> = None;
+    let mut orphaned = false;
+    loop {
+        let listen = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![listen(signals.as_fd())];
+        // The channel of a master that is gone would be readable for ever.
+        if !orphaned {
+            fds.push(listen(channel.as_fd()));
+        }
+        let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, tick) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let signalled = matches!(signals.read_signal(), Ok(Some(_)));
+        let order = match channel.hear_order() {
+            Heard::Message(order) => Some(order),
+            Heard::End if !orphaned => {
+                log::warn!("worker: the master is gone; finishing what is in flight");
+                orphaned = true;
+                Some(Order::Stop {
+                    within: ORPHAN_GRACE,
+                })
+            }
+            Heard::Nothing | Heard::End if signalled => Some(Order::Retire {
+                within: drain_timeout,
+            }),
+            Heard::Nothing | Heard::End => None,
+        };
+        if let Some(order) = order {
+            leaving = Some(Leaving::begin(order, gate, watch));
+        }
+        gate.wake_clock();
+        if let Some(leaving) = &mut leaving {
+            if gate.is_closed() && watch.open() == 0 {
+                return Ok(());
+            }
+            if leaving.is_over(watch) {
+                log::warn!(
+                    "worker: {} connections did not finish in time and are closed",
+                    watch.open()
+                );
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How a worker leaves.
+struct Leaving {
+    until: Instant,
+    evict_at: Instant,
+}
+
+impl Leaving {
+    fn begin(order: Order, gate: &Gate, watch: &Watch) -> Self {
+        watch.drain();
+        let now = Instant::now();
+        match order {
+            Order::Retire { within } => {
+                gate.close(accept::Close::AtOnce);
+                Leaving {
+                    until: now + within,
+                    evict_at: now + within,
+                }
+            }
+            Order::Stop { within } => {
+                gate.close(accept::Close::WhenEmpty);
+                Leaving {
+                    until: now + within,
+                    evict_at: now + IDLE_GRACE.min(within),
+                }
+            }
+        }
+    }
+
+    /// Evicts the idle when their time has come; answers whether everybody's has.
+    fn is_over(&mut self, watch: &Watch) -> bool {
+        let now = Instant::now();
+        if now >= self.evict_at {
+            watch.evict_idle();
+        }
+        // Two ticks for the evicted to leave by themselves.
+        now >= self.until + TICK * 2
+    }
+}
