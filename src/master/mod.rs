@@ -1,0 +1,463 @@
+//! The master: one thread that waits for signals, reports and deaths, asks the [`plan`] what to do, and does it. It
+//! holds the listeners for ever and never touches a request, a database or the coroutine runtime.
+
+mod listeners;
+mod notify;
+pub mod plan;
+mod signals;
+mod spawn;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub use self::listeners::ListenError;
+use self::listeners::Listeners;
+use self::notify::Phase;
+use self::plan::{Action, Event, Patience, Plan, WorkerId};
+use self::signals::{Request, Signals};
+use self::spawn::End;
+use crate::config::{Config, Sources};
+use crate::scoreboard::Scoreboard;
+use crate::sys;
+use crate::tune;
+use crate::worker::{
+    self, Assignment, control::Channel, control::Heard, control::Order, control::Report,
+};
+
+/// Why the server ended in failure.
+#[derive(Debug)]
+pub enum MasterError {
+    Listen(ListenError),
+    /// A system call without which there is no server.
+    System(&'static str, io::Error),
+    /// The embedded database could not be made.
+    Prepare(String),
+    /// No worker of the first generation got ready.
+    NeverReady,
+}
+
+impl fmt::Display for MasterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MasterError::Listen(error) => error.fmt(f),
+            MasterError::System(what, error) => write!(f, "{what}: {error}"),
+            MasterError::Prepare(why) => f.write_str(why),
+            MasterError::NeverReady => {
+                f.write_str("no worker ever got ready; the lines above say how each of them ended")
+            }
+        }
+    }
+}
+
+impl std::error::Error for MasterError {}
+
+/// A living worker process. Its pid is ours until it is reaped, and only this thread reaps, so signals sent by pid
+/// can't reach a stranger.
+struct Child {
+    worker: WorkerId,
+    pid: Pid,
+    slot: usize,
+    channel: Channel,
+}
+
+struct Master {
+    sources: Sources,
+    config: Config,
+    /// The configuration that a reload tries, until its first worker serves.
+    candidate: Option<Config>,
+    /// A reload was asked for while another one was under way.
+    reload_wanted: bool,
+    generation: u64,
+    listeners: Listeners,
+    scoreboard: Scoreboard,
+    signals: Signals,
+    children: HashMap<WorkerId, Child>,
+    plan: Plan,
+    started: Instant,
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// The server could not start. Once it has, it ends only because it was told to.
+pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
+    let signals = Signals::listen()
+        .map_err(|error| MasterError::System("can't listen for signals", error))?;
+    match tune::raise_open_files() {
+        Ok(files) => {
+            if let Some(complaint) = files.complaint(config.limits.max_connections) {
+                log::warn!("master: {complaint}");
+            }
+        }
+        Err(error) => log::warn!("master: the limit on open files can't be raised: {error}"),
+    }
+    let mut listeners = Listeners::default();
+    listeners
+        .extend(&config.listen, config.workers.count())
+        .map_err(MasterError::Listen)?;
+    prepare(&config)?;
+    let scoreboard = Scoreboard::new()
+        .map_err(|error| MasterError::System("can't share memory with workers", error))?;
+    let mut master = Master {
+        plan: Plan::new(config.workers.count(), patience(&config)),
+        sources,
+        config,
+        candidate: None,
+        reload_wanted: false,
+        generation: 1,
+        listeners,
+        scoreboard,
+        signals,
+        children: HashMap::new(),
+        started: Instant::now(),
+    };
+    master.serve()
+}
+
+fn patience(config: &Config) -> Patience {
+    Patience {
+        boot: config.boot_timeout,
+        drain: config.drain_timeout,
+    }
+}
+
+/// Lets a child make the embedded database, if that is what is configured: it needs a database client, and the
+/// master never gets near one.
+fn prepare(config: &Config) -> Result<(), MasterError> {
+    if !worker::needs_preparation(config) {
+        return Ok(());
+    }
+    let failed = |error| MasterError::System("can't prepare the embedded database", error);
+    let child = spawn::fork_child(|| worker::prepare(config)).map_err(failed)?;
+    match spawn::wait_for(child).map_err(failed)? {
+        End::Exit(0) => Ok(()),
+        end => Err(MasterError::Prepare(format!(
+            "the embedded database could not be prepared ({end})"
+        ))),
+    }
+}
+
+impl Master {
+    /// The one place where the master waits.
+    fn serve(&mut self) -> Result<(), MasterError> {
+        let mut events = vec![Event::Start];
+        loop {
+            for event in std::mem::take(&mut events) {
+                let actions = self.plan.on(event, Instant::now());
+                for action in actions {
+                    if let Action::Exit { failed } = action {
+                        return self.leave(failed);
+                    }
+                    events.extend(self.perform(action));
+                }
+            }
+            if self.reload_wanted && !self.plan.is_rolling() {
+                self.reload_wanted = false;
+                events.extend(self.reload());
+            }
+            if !events.is_empty() {
+                continue;
+            }
+            self.wait()
+                .map_err(|error| MasterError::System("the master can't wait for events", error))?;
+            for request in self.signals.take() {
+                match request {
+                    Request::Reload => self.reload_wanted = !self.plan.is_stopping(),
+                    Request::Stop => events.push(Event::Stop),
+                    Request::Abort => events.push(Event::Abort),
+                    Request::Reap => {}
+                }
+            }
+            // Reports before deaths: a worker may have said that it is ready and died since.
+            events.extend(self.hear_reports());
+            events.extend(self.reap());
+            events.push(Event::Tick);
+        }
+    }
+
+    /// Waits for a signal, a report, or the moment when something is due.
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(
+            self.children
+                .values()
+                .map(|child| PollFd::new(child.channel.as_fd(), PollFlags::POLLIN)),
+        );
+        let timeout = match self.plan.next_due() {
+            None => PollTimeout::NONE,
+            Some(due) => {
+                // Rounded up, or the loop would spin through the last millisecond.
+                let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
+                PollTimeout::try_from(left.min(60_000) as u32).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn hear_reports(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for child in self.children.values() {
+            if let Heard::Message(Report::Ready) = child.channel.hear_report() {
+                log::debug!("master: worker {} (pid {}) serves", child.slot, child.pid);
+                events.push(Event::Ready(child.worker));
+            }
+        }
+        events
+    }
+
+    fn reap(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some((pid, end)) = spawn::reap() {
+            let Some(worker) = self
+                .children
+                .values()
+                .find(|child| child.pid == pid)
+                .map(|child| child.worker)
+            else {
+                log::debug!("master: reaped pid {pid}, which is none of the workers ({end})");
+                continue;
+            };
+            if let Some(child) = self.children.remove(&worker) {
+                match end {
+                    End::Exit(0) => {
+                        log::debug!("master: worker {} (pid {pid}) has finished", child.slot)
+                    }
+                    _ => log::warn!("master: worker {} (pid {pid}) ended with {end}", child.slot),
+                }
+            }
+            events.push(Event::Died(worker));
+        }
+        events
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Spawn {
+                worker,
+                slot,
+                candidate,
+            } => return self.spawn(worker, slot, candidate),
+            Action::Retire(worker) => {
+                self.order(
+                    worker,
+                    Order::Retire {
+                        within: self.config.drain_timeout,
+                    },
+                );
+            }
+            Action::Stop(worker) => {
+                self.order(
+                    worker,
+                    Order::Stop {
+                        within: self.config.drain_timeout,
+                    },
+                );
+            }
+            Action::StopAll => {
+                log::info!(
+                    "master: stopping; requests in flight have {:?}",
+                    self.config.drain_timeout
+                );
+                notify::tell(Phase::Stopping, "finishing requests in flight");
+                // The workers hold the last references now, and close them when their queues are empty.
+                self.listeners.retain(&[]);
+            }
+            Action::Kill(worker) => self.kill(worker),
+            Action::Announce => self.announce(),
+            Action::Adopt => {
+                if let Some(config) = self.candidate.take() {
+                    self.plan.set_patience(patience(&config));
+                    self.config = config;
+                }
+                self.generation += 1;
+            }
+            Action::Reloaded => {
+                self.listeners.retain(&self.config.listen);
+                let workers = self.config.workers.count();
+                log::info!(
+                    "master: reloaded: generation {}, {workers} workers",
+                    self.generation
+                );
+                notify::tell(Phase::Ready, &self.status());
+            }
+            Action::RejectReload => {
+                self.candidate = None;
+                self.listeners.retain(&self.config.listen);
+                log::error!(
+                    "master: reload failed: its first worker did not get ready; the old workers keep serving"
+                );
+                notify::tell(
+                    Phase::Ready,
+                    "reload failed: its first worker did not get ready",
+                );
+            }
+            Action::Exit { .. } => {}
+        }
+        None
+    }
+
+    /// Reads the configuration again and, if it is good, starts to replace the workers.
+    fn reload(&mut self) -> Option<Event> {
+        let status = format!("reloading generation {}", self.generation);
+        notify::tell(Phase::Reloading, &status);
+        let config = match self.sources.load() {
+            Ok(config) => config,
+            Err(error) => return self.refuse_reload(&error),
+        };
+        if let Err(error) = self
+            .listeners
+            .extend(&config.listen, config.workers.count())
+        {
+            self.listeners.retain(&self.config.listen);
+            return self.refuse_reload(&error);
+        }
+        if let Err(error) = prepare(&config) {
+            self.listeners.retain(&self.config.listen);
+            return self.refuse_reload(&error);
+        }
+        log::info!("master: reloading: the configuration is good, replacing workers one by one");
+        log::set_max_level(config.log_level);
+        let slots = config.workers.count();
+        self.candidate = Some(config);
+        Some(Event::Reload { slots })
+    }
+
+    fn refuse_reload(&self, error: &dyn fmt::Display) -> Option<Event> {
+        log::error!("master: reload refused, the old workers keep serving: {error}");
+        notify::tell(Phase::Ready, &format!("reload refused: {error}"));
+        None
+    }
+
+    fn spawn(&mut self, worker: WorkerId, slot: usize, candidate: bool) -> Option<Event> {
+        let config = match &self.candidate {
+            Some(config) if candidate => config,
+            _ => &self.config,
+        };
+        match start_worker(worker, slot, config, &self.listeners, self.scoreboard) {
+            Ok(child) => {
+                log::debug!("master: started worker {slot} (pid {})", child.pid);
+                self.children.insert(worker, child);
+                None
+            }
+            Err(error) => {
+                log::error!("master: can't start worker {slot}: {error}; will try again");
+                Some(Event::Died(worker))
+            }
+        }
+    }
+
+    fn order(&self, worker: WorkerId, order: Order) {
+        let Some(child) = self.children.get(&worker) else {
+            return;
+        };
+        if let Err(error) = child.channel.order(order) {
+            // It is dying, and will be reaped; or it reads nothing, and will be killed at its deadline.
+            log::debug!(
+                "master: worker {} (pid {}) does not take orders: {error}",
+                child.slot,
+                child.pid
+            );
+        }
+    }
+
+    fn kill(&self, worker: WorkerId) {
+        let Some(child) = self.children.get(&worker) else {
+            return;
+        };
+        log::warn!(
+            "master: killing worker {} (pid {}), which did not do in time what it should",
+            child.slot,
+            child.pid
+        );
+        if let Err(error) = kill(child.pid, Signal::SIGKILL) {
+            log::debug!("master: pid {} is gone already: {error}", child.pid);
+        }
+    }
+
+    fn announce(&self) {
+        let addresses: Vec<String> = self
+            .listeners
+            .addresses()
+            .map(|address| format!("http://{address}"))
+            .collect();
+        log::info!(
+            "master: ready: {} workers on {} after {} ms",
+            self.config.workers.count(),
+            addresses.join(" "),
+            self.started.elapsed().as_millis()
+        );
+        notify::tell(Phase::Ready, &self.status());
+    }
+
+    fn status(&self) -> String {
+        let workers = self.config.workers.count();
+        format!("{workers} workers serve, generation {}", self.generation)
+    }
+
+    fn leave(&self, failed: bool) -> Result<(), MasterError> {
+        for child in self.children.values() {
+            // Only a start that failed leaves with children alive.
+            let _ = kill(child.pid, Signal::SIGKILL);
+        }
+        if failed {
+            return Err(MasterError::NeverReady);
+        }
+        log::info!("master: stopped");
+        Ok(())
+    }
+}
+
+/// Forks one worker. In the child nothing of the master is left but what the assignment names.
+fn start_worker(
+    worker: WorkerId,
+    slot: usize,
+    config: &Config,
+    listeners: &Listeners,
+    scoreboard: Scoreboard,
+) -> io::Result<Child> {
+    let (ours, theirs) = Channel::pair()?;
+    let sockets = listeners.of_slot(slot, config.workers.count(), &config.listen);
+    let pid = spawn::fork_child(|| {
+        let inherited: io::Result<Vec<TcpListener>> =
+            sockets.iter().map(|socket| socket.try_clone()).collect();
+        let assigned = inherited.and_then(|listeners| {
+            let keep = listeners
+                .iter()
+                .map(|listener| listener.as_raw_fd())
+                .chain([theirs.as_fd().as_raw_fd()]);
+            sys::close_inherited(&keep.collect::<Vec<_>>())?;
+            Ok(Assignment {
+                slot,
+                config,
+                listeners,
+                channel: theirs,
+                scoreboard,
+            })
+        });
+        match assigned {
+            Ok(assignment) => worker::run(assignment),
+            Err(error) => {
+                log::error!("worker {slot}: can't take over its sockets: {error}");
+                worker::EXIT_FAILED
+            }
+        }
+    })?;
+    Ok(Child {
+        worker,
+        pid,
+        slot,
+        channel: ours,
+    })
+}

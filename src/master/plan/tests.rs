@@ -1,0 +1,281 @@
+//! The plan against an obedient world: no process, and a clock that the test moves.
+
+use super::*;
+
+const PATIENCE: Patience = Patience {
+    boot: Duration::from_secs(10),
+    drain: Duration::from_secs(30),
+};
+
+/// A plan, its clock, and what an obedient world would do.
+struct World {
+    plan: Plan,
+    now: Instant,
+    alive: Vec<WorkerId>,
+    log: Vec<Action>,
+}
+
+impl World {
+    fn start(slots: usize) -> Self {
+        let mut world = World {
+            plan: Plan::new(slots, PATIENCE),
+            now: Instant::now(),
+            alive: Vec::new(),
+            log: Vec::new(),
+        };
+        world.feed(Event::Start);
+        world
+    }
+
+    fn feed(&mut self, event: Event) -> Vec<Action> {
+        let actions = self.plan.on(event, self.now);
+        for action in &actions {
+            if let Action::Spawn { worker, .. } = action {
+                self.alive.push(*worker);
+            }
+        }
+        self.log.extend(&actions);
+        actions
+    }
+
+    fn die(&mut self, worker: WorkerId) -> Vec<Action> {
+        self.alive.retain(|alive| *alive != worker);
+        self.feed(Event::Died(worker))
+    }
+
+    /// Every worker does what it is told until nothing more happens.
+    fn settle(&mut self) {
+        let mut seen = 0;
+        while seen < self.log.len() {
+            let action = self.log[seen];
+            seen += 1;
+            match action {
+                Action::Spawn { worker, .. } if self.alive.contains(&worker) => {
+                    self.feed(Event::Ready(worker));
+                }
+                Action::Retire(worker) | Action::Stop(worker) | Action::Kill(worker)
+                    if self.alive.contains(&worker) =>
+                {
+                    self.die(worker);
+                }
+                _ => {}
+            }
+        }
+        self.log.clear();
+    }
+
+    fn running(slots: usize) -> Self {
+        let mut world = World::start(slots);
+        world.settle();
+        assert_eq!(world.alive.len(), slots);
+        world
+    }
+}
+
+fn spawned(actions: &[Action]) -> Vec<(WorkerId, usize, bool)> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Spawn {
+                worker,
+                slot,
+                candidate,
+            } => Some((*worker, *slot, *candidate)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn it_announces_itself_once_every_slot_serves() {
+    let mut world = World::start(2);
+    assert!(
+        !world
+            .feed(Event::Ready(WorkerId(1)))
+            .contains(&Action::Announce)
+    );
+    assert!(
+        world
+            .feed(Event::Ready(WorkerId(2)))
+            .contains(&Action::Announce)
+    );
+    assert!(world.feed(Event::Tick).is_empty());
+}
+
+#[test]
+fn a_dead_worker_is_replaced_at_once_and_then_ever_more_slowly() {
+    let mut world = World::running(1);
+    let first = world.die(WorkerId(1));
+    assert_eq!(spawned(&first), [(WorkerId(2), 0, false)]);
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        let last = *world.alive.last().expect("one lives");
+        assert_eq!(spawned(&world.die(last)), [], "not at once");
+        let due = world.plan.next_due().expect("a retry is due");
+        pauses.push(due - world.now);
+        world.now = due;
+        assert_eq!(spawned(&world.feed(Event::Tick)).len(), 1);
+    }
+    assert_eq!(pauses[0], BACKOFF_FIRST);
+    assert!(
+        pauses
+            .windows(2)
+            .all(|pair| pair[1] == (pair[0] * 2).min(BACKOFF_MOST)),
+        "{pauses:?}"
+    );
+    let last = *world.alive.last().expect("one lives");
+    world.feed(Event::Ready(last));
+    world.now += HEALTHY_AFTER;
+    assert_eq!(
+        spawned(&world.die(last)).len(),
+        1,
+        "a healthy life forgives the deaths before it"
+    );
+}
+
+#[test]
+fn a_first_generation_that_never_gets_ready_ends_the_server() {
+    let mut world = World::start(1);
+    let mut failed = false;
+    for _ in 0..HOPELESS_AFTER {
+        let last = *world.alive.last().expect("one lives");
+        failed = world.die(last).contains(&Action::Exit { failed: true });
+        world.now += BACKOFF_MOST;
+        world.feed(Event::Tick);
+    }
+    assert!(failed);
+}
+
+#[test]
+fn a_boot_that_hangs_is_killed() {
+    let mut world = World::start(1);
+    world.now += PATIENCE.boot;
+    assert_eq!(world.feed(Event::Tick), [Action::Kill(WorkerId(1))]);
+    assert_eq!(world.feed(Event::Tick), [], "once");
+}
+
+#[test]
+fn a_reload_replaces_slot_by_slot_and_only_by_workers_that_serve() {
+    let mut world = World::running(3);
+    let mut actions = world.feed(Event::Reload { slots: 3 });
+    let mut adopted = 0;
+    for slot in 0..3 {
+        let [(worker, at, candidate)] = spawned(&actions)[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!((at, candidate), (slot, slot == 0));
+        assert!(
+            !actions
+                .iter()
+                .any(|action| matches!(action, Action::Retire(old) if old.0 > slot as u64))
+        );
+        actions = world.feed(Event::Ready(worker));
+        assert!(
+            actions.contains(&Action::Retire(WorkerId(slot as u64 + 1))),
+            "{actions:?}"
+        );
+        adopted += usize::from(actions.contains(&Action::Adopt));
+    }
+    assert!(actions.contains(&Action::Reloaded));
+    assert_eq!(adopted, 1);
+    assert!(world.plan.is_rolling(), "the old generation still lives");
+    for old in 1..=3 {
+        world.die(WorkerId(old));
+    }
+    assert!(!world.plan.is_rolling());
+    assert_eq!(world.alive.len(), 3);
+}
+
+#[test]
+fn a_reload_whose_first_worker_dies_changes_nothing() {
+    let mut world = World::running(2);
+    let canary = spawned(&world.feed(Event::Reload { slots: 4 }))[0].0;
+    let actions = world.die(canary);
+    assert_eq!(actions, [Action::RejectReload]);
+    assert!(!world.plan.is_rolling());
+    assert_eq!(world.alive, [WorkerId(1), WorkerId(2)]);
+    assert_eq!(world.plan.slots.len(), 2);
+}
+
+#[test]
+fn a_later_worker_of_a_reload_that_dies_is_tried_again() {
+    let mut world = World::running(2);
+    let canary = spawned(&world.feed(Event::Reload { slots: 2 }))[0].0;
+    let second = spawned(&world.feed(Event::Ready(canary)))[0].0;
+    let again = spawned(&world.die(second));
+    assert_eq!(again.len(), 1, "at once the first time");
+    assert!(
+        world
+            .feed(Event::Ready(again[0].0))
+            .contains(&Action::Reloaded)
+    );
+}
+
+#[test]
+fn slots_come_and_go_with_a_reload() {
+    let mut world = World::running(2);
+    for slots in [4, 1, 3] {
+        world.feed(Event::Reload { slots });
+        world.settle();
+        assert_eq!(world.alive.len(), slots);
+        assert_eq!(world.plan.slots.len(), slots);
+        assert!(!world.plan.is_rolling());
+    }
+}
+
+#[test]
+fn a_worker_that_dies_while_its_slot_is_rolled_is_not_replaced_twice() {
+    let mut world = World::running(2);
+    let canary = spawned(&world.feed(Event::Reload { slots: 2 }))[0].0;
+    assert_eq!(spawned(&world.die(WorkerId(1))), []);
+    assert_eq!(
+        spawned(&world.die(WorkerId(2))).len(),
+        1,
+        "another slot's is"
+    );
+    world.feed(Event::Ready(canary));
+    world.settle();
+    assert_eq!(world.alive.len(), 2);
+}
+
+#[test]
+fn stopping_lets_all_finish_and_kills_what_does_not() {
+    let mut world = World::running(2);
+    let actions = world.feed(Event::Stop);
+    assert_eq!(
+        actions,
+        [
+            Action::StopAll,
+            Action::Stop(WorkerId(1)),
+            Action::Stop(WorkerId(2))
+        ]
+    );
+    assert_eq!(world.die(WorkerId(1)), []);
+    world.now += PATIENCE.drain + KILL_GRACE;
+    assert_eq!(world.feed(Event::Tick), [Action::Kill(WorkerId(2))]);
+    assert_eq!(world.die(WorkerId(2)), [Action::Exit { failed: false }]);
+}
+
+#[test]
+fn a_second_stop_hurries() {
+    let mut world = World::running(2);
+    world.feed(Event::Stop);
+    assert_eq!(
+        world.feed(Event::Stop),
+        [Action::Kill(WorkerId(1)), Action::Kill(WorkerId(2))]
+    );
+}
+
+#[test]
+fn stopping_in_the_middle_of_a_reload_ends_both_generations() {
+    let mut world = World::running(2);
+    world.feed(Event::Reload { slots: 2 });
+    world.feed(Event::Stop);
+    world.settle();
+    assert!(world.alive.is_empty());
+    assert_eq!(
+        world.feed(Event::Reload { slots: 2 }),
+        [Action::Exit { failed: false }],
+        "nothing starts again"
+    );
+}

@@ -1,0 +1,101 @@
+//! Signals as the master hears them: one table, and a descriptor for its one wait.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+/// What a signal asks of the master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Read the configuration again and replace the workers.
+    Reload,
+    /// Stop accepting, finish what is in flight, leave.
+    Stop,
+    /// Leave at once.
+    Abort,
+    /// A child changed its state.
+    Reap,
+}
+
+/// The table: which signal asks for what.
+const TABLE: &[(i32, Request)] = &[
+    (SIGHUP, Request::Reload),
+    (SIGTERM, Request::Stop),
+    (SIGQUIT, Request::Stop),
+    (SIGINT, Request::Abort),
+    (SIGCHLD, Request::Reap),
+];
+
+/// Signals delivered as bytes on a socket, so that waiting for them is one more descriptor in poll(2).
+pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+
+impl Signals {
+    /// Takes the signals of the table over.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn listen() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        let numbers = TABLE.iter().map(|(number, _)| *number);
+        SignalDelivery::with_pipe(read, write, SignalOnly, numbers).map(Signals)
+    }
+
+    /// What has been asked since the last call; the same request twice may come once.
+    pub fn take(&mut self) -> Vec<Request> {
+        let pending: Vec<i32> = self.0.pending().collect();
+        TABLE
+            .iter()
+            .filter(|(number, _)| pending.contains(number))
+            .map(|(_, request)| *request)
+            .collect()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_read().as_fd()
+    }
+}
+
+/// Blocks every signal for as long as it lives: around a fork, so that none is lost between it and the moment that
+/// the child knows what to do with it. A child keeps them blocked for good (`forget`) and reads those it heeds from a
+/// signalfd, so that no handler of the master's ever runs in it.
+pub struct Blocked(SigSet);
+
+impl Blocked {
+    /// # Errors
+    /// None that sigprocmask(2) can give for valid arguments.
+    pub fn now() -> io::Result<Self> {
+        let mut before = SigSet::empty();
+        let mut all = SigSet::all();
+        // A fault is reported where it happens, blocked or not; said here because a blocked one kills without a core.
+        for fault in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGABRT,
+        ] {
+            all.remove(fault);
+        }
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), Some(&mut before))?;
+        Ok(Blocked(before))
+    }
+
+    /// Leaves the signals blocked.
+    pub fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // Restoring a mask that was in force can't fail.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
+    }
+}

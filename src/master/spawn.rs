@@ -1,0 +1,78 @@
+//! Children: forking them, and reading how they ended.
+
+use std::io;
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::signals::Blocked;
+use crate::sys::{self, Fork};
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Exit(i32),
+    Signal(nix::sys::signal::Signal),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Exit(code) => write!(f, "exit code {code}"),
+            End::Signal(signal) => write!(f, "{signal}"),
+        }
+    }
+}
+
+/// Forks a child that does `work` and ends with its exit code. All signals are blocked in it.
+///
+/// # Errors
+/// No process or memory left, or this process has a second thread.
+pub fn fork_child(work: impl FnOnce() -> i32) -> io::Result<Pid> {
+    let blocked = Blocked::now()?;
+    match sys::fork()? {
+        Fork::Parent(child) => Ok(child),
+        Fork::Child => {
+            blocked.forget();
+            // The child must never return into the master's loop: not by a value, and not by unwinding.
+            let code =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(EXIT_PANIC);
+            std::process::exit(code)
+        }
+    }
+}
+
+/// The exit code of a child whose main thread panicked, as Rust's own runtime has it.
+const EXIT_PANIC: i32 = 101;
+
+/// The next child that has ended, if any has.
+pub fn reap() -> Option<(Pid, End)> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, End::Exit(code))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, End::Signal(signal))),
+            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return None,
+            // Stops and continues of a child are nobody's business here.
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                log::error!("master: waitpid failed: {error}");
+                return None;
+            }
+        }
+    }
+}
+
+/// Waits for one child to end. Only before the master's loop runs.
+///
+/// # Errors
+/// Those of waitpid(2).
+pub fn wait_for(child: Pid) -> io::Result<End> {
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(End::Exit(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(End::Signal(signal)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
