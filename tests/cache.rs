@@ -1,0 +1,192 @@
+//! Redis is a cache and nothing but one: filled on a miss, never believed blindly, useful again after an outage, and
+//! good for answers while the database is down.
+
+use crate::support::postgres::Postgres;
+use crate::support::redis::{self, Redis};
+use crate::support::shoes::{create, draft, list_target, put, row};
+use crate::support::{Backend, PATIENCE, Server, wait_until};
+
+/// A row that was there before the server started: no write has left its marks in Redis.
+fn backend_with_a_row(postgres: &Postgres, redis: &Redis) -> (Backend, String) {
+    let backend = Backend::on(postgres, Some(redis));
+    backend.migrate();
+    backend.execute("INSERT INTO shoe_images (shoe_id, img1) VALUES (7, 'a')");
+    let url = backend.redis_url.clone().expect("a backend with Redis");
+    (backend, url)
+}
+
+/// Asks for a shoe until Redis holds an answer with this text.
+#[track_caller]
+fn wait_until_cached(server: &Server, shoe: i64, url: &str, text: &str) {
+    wait_until(PATIENCE, &format!("Redis to hold `{text}`"), || {
+        server.get(&list_target(shoe)).expect(200);
+        redis::holds(url, text)
+    });
+}
+
+const OLD: &str = r#""img1":"a""#;
+const NEW: &str = r#""img1":"b""#;
+
+#[test]
+fn redis_is_filled_on_a_miss_and_dropped_on_a_write() {
+    let (backend, url) = backend_with_a_row(Postgres::shared(), Redis::shared());
+    let arguments = ["--redis-prefix", "t:", "--redis-ttl", "100s"];
+    let server = backend.canvas().workers(2).args(arguments).start();
+    wait_until_cached(&server, 7, &url, OLD);
+    let mut connection = redis::connect(&url).expect("the test's Redis");
+    for key in redis::keys(&url) {
+        assert!(key.starts_with("t:"), "a key without the prefix: {key}");
+        let left: i64 = ::redis::cmd("TTL")
+            .arg(&key)
+            .query(&mut connection)
+            .expect("TTL");
+        assert!(left <= 100, "{key} lives for {left} s");
+    }
+    server.call(&put(1, draft(7, &[("img1", "b")]))).expect(200);
+    assert!(!redis::holds(&url, OLD), "the old answer is still in Redis");
+    // A fresh process has nothing cached of its own: what it answers comes from Redis or from the database.
+    let fresh = backend.canvas().workers(1).args(arguments).start();
+    assert_eq!(
+        fresh.get(&list_target(7)).expect(200).text(),
+        format!("[{}]", row(1, 7, &[("img1", "b")]))
+    );
+}
+
+#[test]
+fn garbage_in_redis_is_never_served() {
+    let (backend, url) = backend_with_a_row(Postgres::shared(), Redis::shared());
+    let server = backend.serve(1);
+    wait_until_cached(&server, 7, &url, OLD);
+    server.stop();
+    let expected = format!("[{}]", row(1, 7, &[("img1", "a")]));
+    let keys = redis::keys(&url);
+    let mut connection = redis::connect(&url).expect("the test's Redis");
+    let huge = "[".repeat(1_000_000);
+    for garbage in [
+        "",
+        "garbage",
+        "[]",
+        "null",
+        "\u{0}",
+        r#"[{"id":1,"shoe_id":7}]"#,
+        &huge,
+    ] {
+        for key in &keys {
+            ::redis::cmd("SET")
+                .arg(key)
+                .arg(garbage)
+                .exec(&mut connection)
+                .expect("SET");
+        }
+        let server = backend.serve(1);
+        let shown = &garbage[..garbage.len().min(30)];
+        assert_eq!(
+            server.get(&list_target(7)).expect(200).text(),
+            expected,
+            "with {shown:?} in Redis"
+        );
+    }
+    // Another type than ours under our key.
+    for key in &keys {
+        ::redis::cmd("DEL")
+            .arg(key)
+            .exec(&mut connection)
+            .expect("DEL");
+        ::redis::cmd("RPUSH")
+            .arg(key)
+            .arg("x")
+            .exec(&mut connection)
+            .expect("RPUSH");
+    }
+    let server = backend.serve(1);
+    assert_eq!(server.get(&list_target(7)).expect(200).text(), expected);
+}
+
+#[test]
+fn what_redis_holds_is_served_while_postgres_is_down() {
+    let postgres = Postgres::private();
+    let (backend, url) = backend_with_a_row(&postgres, Redis::shared());
+    let server = backend.serve(2);
+    wait_until_cached(&server, 7, &url, OLD);
+    postgres.stop();
+    for (worker, mut client) in server.one_client_per_worker() {
+        let answer = client
+            .get(&list_target(7))
+            .unwrap_or_else(|trouble| panic!("{trouble:?} from worker {worker}"));
+        assert_eq!(answer.expect(200).json()[0]["img1"], "a");
+        client.get(&list_target(8)).expect("an answer").problem(503);
+    }
+}
+
+/// A server whose Redis took no writes while the row changed from `a` to `b`, and takes them again: what it held
+/// from before is still there. So it is after a failover to a replica that was behind, or a full memory.
+fn write_past_redis(backend: &Backend, redis: &Redis, url: &str) -> Server {
+    let server = backend.serve(2);
+    wait_until_cached(&server, 7, url, OLD);
+    redis.refuse_writes();
+    server.call(&put(1, draft(7, &[("img1", "b")]))).expect(200);
+    redis.accept_writes();
+    assert!(
+        redis::holds(url, OLD),
+        "the test is about an old answer that stayed"
+    );
+    for (worker, mut client) in server.one_client_per_worker() {
+        let rows = client
+            .get(&list_target(7))
+            .expect("an answer")
+            .expect(200)
+            .json();
+        assert_eq!(
+            rows[0]["img1"], "b",
+            "worker {worker} believes what Redis held from before"
+        );
+    }
+    server
+}
+
+#[test]
+fn redis_is_useful_again_after_it_missed_a_write() {
+    let redis = Redis::private();
+    let (backend, url) = backend_with_a_row(Postgres::shared(), &redis);
+    let server = write_past_redis(&backend, &redis, &url);
+    wait_until_cached(&server, 7, &url, NEW);
+}
+
+/// A Redis that is full evicts what it likes, ours included: the seed ran it with its LRU policy. Losing any key may
+/// cost a miss; it must not make an older answer valid again.
+#[test]
+fn an_evicted_key_makes_no_old_answer_valid() {
+    let redis = Redis::private();
+    let (backend, url) = backend_with_a_row(Postgres::shared(), &redis);
+    let server = write_past_redis(&backend, &redis, &url);
+    // Redis works again once it takes an answer.
+    create(&server, 8, &[]);
+    wait_until_cached(&server, 9, &url, "[]");
+    let mut connection = redis::connect(&url).expect("the test's Redis");
+    for key in redis::keys(&url) {
+        let value: Vec<u8> = ::redis::cmd("GET")
+            .arg(&key)
+            .query(&mut connection)
+            .expect("GET");
+        if !String::from_utf8_lossy(&value).contains(OLD) {
+            ::redis::cmd("DEL")
+                .arg(&key)
+                .exec(&mut connection)
+                .expect("DEL");
+        }
+    }
+    // A fresh process has nothing cached of its own, and no memory of the outage.
+    for server in [server, backend.serve(1)] {
+        for (worker, mut client) in server.one_client_per_worker() {
+            let rows = client
+                .get(&list_target(7))
+                .expect("an answer")
+                .expect(200)
+                .json();
+            assert_eq!(
+                rows[0]["img1"], "b",
+                "worker {worker} serves an answer older than an acknowledged write"
+            );
+        }
+    }
+}

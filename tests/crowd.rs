@@ -1,0 +1,122 @@
+//! Many connections at once: what an idle one costs, and what happens when there is no room for more.
+
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::support::http::Client;
+use crate::support::process::guarded;
+use crate::support::shoes::{create, list_target};
+use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
+
+/// What the kernel says a process uses of memory, shared pages in proportion, in KiB.
+fn pss(pid: i32) -> i64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
+    rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .expect("a Pss line")
+}
+
+/// CPU time of a process, all threads, in clock ticks of 10 ms (proc(5)).
+fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(')').expect("a name");
+    let field = |at: usize| rest.split_whitespace().nth(at)?.parse::<u64>().ok();
+    field(11).expect("utime") + field(12).expect("stime")
+}
+
+fn only_worker(server: &Server) -> i32 {
+    *server.workers().first().expect("a worker")
+}
+
+/// Each connection is one descriptor here and one in the worker, which takes this process's limit over.
+fn raise_own_limit(wanted: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    let limit = hard.max(wanted);
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, limit, limit) {
+        panic!(
+            "this test needs {wanted} open files, and the hard limit is {hard} ({error}): raise it"
+        );
+    }
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_at_most_8_kib_each() {
+    const CROWD: usize = 10_000;
+    const KIB_EACH: i64 = 8;
+    let _machine = alone();
+    raise_own_limit(CROWD as u64 + 1000);
+    let backend = Backend::sqlite();
+    let server = backend.serve(1);
+    create(&server, 7, &[("img1", "a")]);
+    let worker = only_worker(&server);
+    let before = pss(worker);
+    let mut crowd: Vec<Client> = Vec::with_capacity(CROWD);
+    for _ in 0..CROWD {
+        let mut client = server.connect();
+        client.get(&list_target(7)).expect("an answer").expect(200);
+        crowd.push(client);
+    }
+    wait_until(PATIENCE, "the crowd to cost little", || {
+        pss(worker) - before <= KIB_EACH * CROWD as i64
+    });
+    for client in crowd.iter_mut().step_by(1000) {
+        client.get(&list_target(7)).expect("an answer").expect(200);
+    }
+    drop(crowd);
+    wait_until(PATIENCE, "the memory to be given back", || {
+        pss(worker) - before <= KIB_EACH * CROWD as i64 / 4
+    });
+    server.get(&list_target(7)).expect(200);
+}
+
+/// accept(2) fails with EMFILE for as long as the queue is not empty: a loop that tries again at once burns a CPU.
+#[test]
+fn without_descriptors_accepting_pauses_and_others_are_served() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend.serve(1);
+    create(&server, 7, &[("img1", "a")]);
+    let worker = only_worker(&server);
+    let mut bystander = server.connect();
+    bystander
+        .get(&list_target(7))
+        .expect("an answer")
+        .expect(200);
+    let open = std::fs::read_dir(format!("/proc/{worker}/fd"))
+        .expect("a process")
+        .count();
+    let limit = format!("--nofile={0}:{0}", open + 10);
+    let mut prlimit = guarded("prlimit", nix::sys::signal::Signal::SIGKILL, None);
+    prlimit.args(["--pid", &worker.to_string(), &limit]);
+    assert!(prlimit.status().expect("util-linux's prlimit").success());
+
+    let mut waiting: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+    let begun = cpu_ticks(worker);
+    let window = Duration::from_secs(2);
+    let until = std::time::Instant::now() + window;
+    let mut served = 0;
+    while std::time::Instant::now() < until {
+        bystander
+            .get(&list_target(7))
+            .expect("an answer")
+            .expect(200);
+        served += 1;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(served > 1, "the bystander was served {served} times");
+    let burnt = cpu_ticks(worker) - begun;
+    let whole = window.as_millis() as u64 / 10;
+    assert!(
+        burnt < whole / 2,
+        "{burnt} of {whole} ticks of CPU for {served} requests and waiting"
+    );
+
+    // Room again: those who waited are served, in their turn.
+    waiting.drain(..20);
+    let mut last = waiting.pop().expect("one more");
+    drop(waiting);
+    last.get(&list_target(7)).expect("an answer").expect(200);
+}

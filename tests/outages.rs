@@ -1,0 +1,240 @@
+//! PostgreSQL and Redis stop, die, freeze and come back, before and while the server serves. It never ends, says so
+//! without a storm, answers 503 only for what it can't know, and recovers by itself.
+
+use crate::support::http::Request;
+use crate::support::load::{Load, Style};
+use crate::support::postgres::Postgres;
+use crate::support::redis::{self, Redis};
+use crate::support::shoes::{create, draft, list_target, post, put};
+use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
+
+#[track_caller]
+fn wait_for_status(server: &Server, target: &str, status: u16) {
+    wait_until(PATIENCE, &format!("{target} to answer {status}"), || {
+        server.get(target).status == status
+    });
+}
+
+/// Log lines that warn, or worse, and name any of these (in lower case).
+fn warnings(server: &Server, about: &[&str]) -> usize {
+    let lines = [server.lines_with("WARN"), server.lines_with("ERROR")].concat();
+    lines
+        .iter()
+        .map(|line| line.to_lowercase())
+        .filter(|line| about.iter().any(|word| line.contains(word)))
+        .count()
+}
+
+/// Two workers with the patience that the program has by default.
+#[track_caller]
+fn serve(backend: &Backend) -> Server {
+    backend
+        .canvas()
+        .workers(2)
+        .args(["--request-timeout", "2s"])
+        .start()
+}
+
+const DATABASE: [&str; 2] = ["database", "postgres"];
+
+#[test]
+fn starts_without_postgres_and_serves_once_it_is_there() {
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    postgres.stop();
+    let server = serve(&backend);
+    let workers = server.workers();
+    server.get("/healthz").expect(200);
+    server.get("/readyz").problem(503);
+    for shoe in 0..30 {
+        server.get(&list_target(shoe)).problem(503);
+        server.call(&post(draft(shoe, &[]))).problem(503);
+    }
+    let said = warnings(&server, &DATABASE);
+    assert!(said >= 1, "the outage is not in the log");
+    assert!(
+        said <= 2,
+        "the outage is not said once by each worker at most, but {said} times"
+    );
+    postgres.start();
+    wait_for_status(&server, "/readyz", 200);
+    // One worker is ready; the others follow by themselves.
+    for (worker, mut client) in server.one_client_per_worker() {
+        wait_until(
+            PATIENCE,
+            &format!("worker {worker} to reach PostgreSQL"),
+            || client.get(&list_target(7)).expect("an answer").status == 200,
+        );
+        client
+            .call(&post(draft(7, &[("img1", "a")])))
+            .expect("an answer")
+            .expect(201);
+    }
+    assert_eq!(server.workers(), workers, "an outage cost workers");
+}
+
+#[test]
+fn starts_without_redis_and_uses_it_once_it_is_there() {
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    redis.kill();
+    let server = serve(&backend);
+    let id = create(&server, 7, &[("img1", "a")]);
+    for shoe in 0..30 {
+        server.get(&list_target(shoe)).expect(200);
+    }
+    server
+        .call(&put(id, draft(7, &[("img1", "b")])))
+        .expect(200);
+    assert_eq!(
+        server.get(&list_target(7)).expect(200).json()[0]["img1"],
+        "b"
+    );
+    server.get("/readyz").expect(200);
+    assert!(warnings(&server, &["redis"]) <= 4, "a storm of warnings");
+    redis.start();
+    let url = backend.redis_url.clone().expect("a backend with Redis");
+    let mut shoe = 1000;
+    wait_until(PATIENCE, "answers to reach Redis again", || {
+        shoe += 1;
+        server.get(&list_target(shoe)).expect(200);
+        redis::holds(&url, "[]")
+    });
+}
+
+#[test]
+fn serves_again_after_postgres_was_stopped_or_killed() {
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    let server = serve(&backend);
+    let workers = server.workers();
+    create(&server, 7, &[("img1", "a")]);
+    let mut fresh = 1000;
+    for down in [Postgres::stop, Postgres::kill] {
+        for (_, mut client) in server.one_client_per_worker() {
+            client.get(&list_target(7)).expect("an answer").expect(200);
+        }
+        down(&postgres);
+        server.get("/healthz").expect(200);
+        fresh += 1;
+        server.get(&list_target(fresh)).problem(503);
+        server.call(&post(draft(fresh, &[]))).problem(503);
+        wait_for_status(&server, "/readyz", 503);
+        postgres.start();
+        wait_for_status(&server, "/readyz", 200);
+        for (worker, mut client) in server.one_client_per_worker() {
+            fresh += 1;
+            wait_until(
+                PATIENCE,
+                &format!("worker {worker} to reach PostgreSQL again"),
+                || client.get(&list_target(fresh)).expect("an answer").status == 200,
+            );
+        }
+        let rows = server.get(&list_target(7)).expect(200).json();
+        assert_eq!(rows[0]["img1"], "a", "an acknowledged row is gone");
+    }
+    assert_eq!(server.workers(), workers, "an outage cost workers");
+    assert!(warnings(&server, &DATABASE) <= 16, "a storm of warnings");
+}
+
+#[test]
+fn a_frozen_postgres_costs_a_time_out_and_nothing_else() {
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--request-timeout", "500ms"])
+        .start();
+    let workers = server.workers();
+    create(&server, 7, &[("img1", "a")]);
+    postgres.freeze();
+    for shoe in 100..104 {
+        server.get(&list_target(shoe)).problem(503);
+        server.get("/healthz").expect(200);
+    }
+    server.call(&post(draft(200, &[]))).problem(503);
+    postgres.thaw();
+    wait_for_status(&server, "/readyz", 200);
+    for (worker, mut client) in server.one_client_per_worker() {
+        wait_until(
+            PATIENCE,
+            &format!("worker {worker} to reach PostgreSQL again"),
+            || client.get(&list_target(300)).expect("an answer").status == 200,
+        );
+    }
+    assert_eq!(server.workers(), workers, "a frozen database cost workers");
+}
+
+#[test]
+fn a_killed_redis_fails_no_request() {
+    let _machine = alone();
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let server = serve(&backend);
+    let id = create(&server, 7, &[("img1", "a")]);
+    let mut requests: Vec<Request> = (0..200)
+        .map(|shoe| Request::new("GET", &list_target(shoe)))
+        .collect();
+    requests.extend((0..10).map(|turn| put(id, draft(7, &[("img1", &turn.to_string())]))));
+    let load = Load::start(server.address(), Style::KeepAlive, 4, requests);
+    load.wait_for_answers(100);
+    redis.kill();
+    load.wait_for_answers(300);
+    redis.start();
+    load.wait_for_answers(300);
+    redis.kill();
+    load.wait_for_answers(300);
+    load.stop().assert_all_ok();
+    server.get("/readyz").expect(200);
+    assert!(warnings(&server, &["redis"]) <= 20, "a storm of warnings");
+}
+
+#[test]
+fn a_frozen_redis_fails_no_request() {
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let server = serve(&backend);
+    create(&server, 7, &[("img1", "a")]);
+    redis.freeze();
+    for shoe in 100..110 {
+        server.get(&list_target(shoe)).expect(200);
+    }
+    let id = create(&server, 8, &[("img1", "a")]);
+    server
+        .call(&put(id, draft(8, &[("img1", "b")])))
+        .expect(200);
+    assert_eq!(
+        server.get(&list_target(8)).expect(200).json()[0]["img1"],
+        "b"
+    );
+    redis.thaw();
+    // What Redis held from before the freeze must not come back.
+    for (worker, mut client) in server.one_client_per_worker() {
+        let rows = client
+            .get(&list_target(8))
+            .expect("an answer")
+            .expect(200)
+            .json();
+        assert_eq!(rows[0]["img1"], "b", "worker {worker} is out of date");
+    }
+}
+
+#[test]
+fn a_database_without_the_table_is_told_apart_and_mended() {
+    let backend = Backend::unmigrated_postgres_redis();
+    let server = backend.serve(1);
+    server.get("/readyz").problem(503);
+    let answer = server.get(&list_target(7));
+    answer.problem(503);
+    server.wait_for_line("migrate");
+    backend.migrate();
+    wait_for_status(&server, "/readyz", 200);
+    wait_for_status(&server, &list_target(7), 200);
+}

@@ -1,0 +1,210 @@
+//! SIGHUP: the configuration is read again and the workers are replaced one by one, and no client notices.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::support::http::Request;
+use crate::support::load::{Load, Style};
+use crate::support::postgres::Postgres;
+use crate::support::process::alive;
+use crate::support::shoes::{create, list_target};
+use crate::support::{Backend, PATIENCE, Server, alone, over_both_stores, wait_until};
+
+over_both_stores!(reloads_lose_no_request);
+
+fn reads() -> Vec<Request> {
+    (1..40)
+        .map(|shoe| Request::new("GET", &list_target(shoe)))
+        .collect()
+}
+
+/// A configuration file with these lines; written in one step, for the server may read it at any time.
+fn configure(folder: &Path, lines: &str) -> PathBuf {
+    let (draft, file) = (folder.join("config.toml.new"), folder.join("config.toml"));
+    std::fs::write(&draft, lines).expect("a file in the test's folder");
+    std::fs::rename(&draft, &file).expect("a file in the test's folder");
+    file
+}
+
+#[track_caller]
+fn reload_under(server: &Server, load: &Load, count: usize) {
+    let master = server.master();
+    let before = server.workers();
+    server.reload(count);
+    assert!(alive(master));
+    assert!(server.workers().is_disjoint(&before));
+    load.wait_for_answers(50);
+}
+
+fn reloads_lose_no_request(backend: &Backend) {
+    let _machine = alone();
+    let server = backend.serve(2);
+    create(&server, 7, &[("img1", "a")]);
+    for style in [Style::KeepAlive, Style::ConnectionPerRequest] {
+        let load = Load::start(server.address(), style, 6, reads());
+        load.wait_for_answers(100);
+        for _ in 0..10 {
+            reload_under(&server, &load, 2);
+        }
+        load.stop().assert_all_ok();
+    }
+}
+
+#[test]
+fn a_storm_of_hangups_ends_with_fresh_workers_and_loses_nothing() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend.serve(2);
+    let load = Load::start(server.address(), Style::ConnectionPerRequest, 4, reads());
+    load.wait_for_answers(50);
+    let before = server.workers();
+    for _ in 0..15 {
+        server.signal(Signal::SIGHUP);
+        // A few answers apart: some hang-ups meet a reload at every stage, some the one before.
+        load.wait_for_answers(3);
+    }
+    wait_until(PATIENCE, "the storm to pass", || {
+        let now = server.workers();
+        now.is_disjoint(&before) && now.len() == 2
+    });
+    load.wait_for_answers(50);
+    load.stop().assert_all_ok();
+    // One more, alone, works as ever.
+    wait_for_calm(&server, 2);
+    server.reload(2);
+}
+
+/// Waits until the workers have stopped changing: all of them answer, and are the same before and after.
+#[track_caller]
+fn wait_for_calm(server: &Server, count: usize) {
+    wait_until(PATIENCE, "the workers to settle", || {
+        let before = server.workers();
+        before.len() == count && server.answering_workers() == before && server.workers() == before
+    });
+}
+
+#[test]
+fn a_broken_configuration_leaves_the_workers_alone() {
+    let backend = Backend::sqlite();
+    let file = configure(backend.dir.path(), "workers = 2\n");
+    let mut server = backend.canvas().arg("--config").arg(&file).start();
+    // Whatever the level that tells of it, it is expected.
+    server.allow("config");
+    server.allow("reload");
+    let workers = server.workers();
+    for (broken, named) in [
+        ("workers = \"many\"\n", "workers"),
+        ("wrokers = 3\n", "wrokers"),
+        ("workers = [\n", "config.toml"),
+        ("workers = 3\nredis_url = \"nonsense\"\n", "redis_url"),
+    ] {
+        configure(backend.dir.path(), broken);
+        let length = server.log_length();
+        server.signal(Signal::SIGHUP);
+        server.wait_for_line_after(length, named);
+        for _ in 0..8 {
+            server.get("/healthz").expect(200);
+        }
+        assert_eq!(
+            server.workers(),
+            workers,
+            "a broken configuration ({broken:?}) cost workers"
+        );
+    }
+    std::fs::remove_file(&file).expect("our own file");
+    let length = server.log_length();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line_after(length, "config.toml");
+    assert_eq!(server.workers(), workers);
+    // Mended, it is taken.
+    configure(backend.dir.path(), "workers = 3\n");
+    server.reload(3);
+}
+
+#[test]
+fn the_number_of_workers_changes_without_a_lost_request() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let file = configure(backend.dir.path(), "workers = 2\n");
+    let server = backend.canvas().arg("--config").arg(&file).start();
+    for style in [Style::KeepAlive, Style::ConnectionPerRequest] {
+        let load = Load::start(server.address(), style, 4, reads());
+        load.wait_for_answers(50);
+        for count in [4, 1, 3, 2] {
+            configure(backend.dir.path(), &format!("workers = {count}\n"));
+            reload_under(&server, &load, count);
+        }
+        load.stop().assert_all_ok();
+    }
+}
+
+#[test]
+fn a_reload_takes_the_new_settings() {
+    let (old, new) = (Backend::sqlite(), Backend::sqlite());
+    create(&new.serve(1), 7, &[("img1", "of the new database")]);
+    let settings =
+        |backend: &Backend| format!("workers = 2\ndatabase_url = \"{}\"\n", backend.database_url);
+    let file = configure(old.dir.path(), &settings(&old));
+    let server = crate::support::Canvas::new(old.dir.path())
+        .arg("--config")
+        .arg(&file)
+        .start();
+    assert_eq!(server.get(&list_target(7)).expect(200).text(), "[]");
+    configure(old.dir.path(), &settings(&new));
+    server.reload(2);
+    for (worker, mut client) in server.one_client_per_worker() {
+        let rows = client
+            .get(&list_target(7))
+            .expect("an answer")
+            .expect(200)
+            .json();
+        assert_eq!(
+            rows[0]["img1"], "of the new database",
+            "worker {worker} has the old database"
+        );
+    }
+}
+
+#[test]
+fn a_reload_finishes_what_the_old_workers_have_in_flight() {
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    let server = backend.serve_on_one_warm_lane();
+    let mut waiting: Vec<_> = (0..6).map(|_| server.connect()).collect();
+    // New workers must become ready although the database answers nothing: it is not theirs to wait for.
+    postgres.freeze();
+    for (shoe, client) in waiting.iter_mut().enumerate() {
+        client
+            .send_raw(&Request::new("GET", &list_target(shoe as i64)).bytes())
+            .expect("a request");
+    }
+    wait_until(PATIENCE, "the server to read the requests", || {
+        waiting
+            .iter()
+            .all(|client| server.worker_of(client).is_some() && server.unread(client) == Some(0))
+    });
+    let old = server.workers();
+    server.signal(Signal::SIGHUP);
+    wait_until(PATIENCE, "new workers beside the old ones", || {
+        server.workers().difference(&old).count() == 2
+    });
+    server.get("/healthz").expect(200);
+    postgres.thaw();
+    for client in &mut waiting {
+        assert_eq!(
+            client
+                .receive(true)
+                .expect("an answer from the old worker")
+                .expect(200)
+                .text(),
+            "[]"
+        );
+    }
+    // A client that keeps its connection may hold an old worker until the drain time-out; these don't.
+    drop(waiting);
+    wait_until(PATIENCE, "the old workers to leave", || {
+        server.workers().is_disjoint(&old)
+    });
+}

@@ -1,0 +1,275 @@
+//! PostgreSQL stopped in its tracks, crashed, restarted, absent: calls end by their deadline, the store
+//! recovers by itself, and no error tells the password.
+
+use std::time::{Duration, Instant};
+
+use canvas_cluster::config::Secret;
+use canvas_cluster::store::{NoFence, PoolOptions, StoreError, open};
+
+use super::fixture::{Fixture, Watch, bare, draft, once_available, parse, soon, within};
+use super::server::{PASSWORD, PASSWORD_IN_URL, Server, relay_that_dies_at};
+
+/// How much later than its deadline a call may end, on a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_millis(400);
+
+#[test]
+fn a_frozen_server_holds_no_call_longer_than_its_deadline() {
+    let server = Server::start("", "");
+    for url in [
+        server.socket_url(&server.database()),
+        server.tcp_url(&server.database()),
+    ] {
+        let fixture = Fixture::at(parse(&url));
+        let store = &fixture.store;
+        let row = store.insert(&draft(1, "kept"), &NoFence, soon()).unwrap();
+        // Two connections in the pool: a call may meet a warm one or open a new one.
+        let fence = Watch::new(|_: &[i32]| store.ping(soon()).unwrap());
+        store.insert(&bare(2), &fence, soon()).unwrap();
+
+        server.freeze();
+        for attempt in 0..6 {
+            let begun = Instant::now();
+            let error = match attempt % 3 {
+                0 => store.shoes(&[1], within(300)).err(),
+                1 => store.insert(&bare(3), &NoFence, within(300)).err(),
+                _ => store.ping(within(300)).err(),
+            };
+            let took = begun.elapsed();
+            assert!(
+                matches!(
+                    error,
+                    Some(StoreError::TimedOut | StoreError::Unavailable(_))
+                ),
+                "{url}, attempt {attempt}: {error:?}"
+            );
+            assert!(
+                took < Duration::from_millis(300) + SLACK,
+                "attempt {attempt} took {took:?}"
+            );
+        }
+        server.thaw();
+        let found = once_available(|| store.shoes(&[1], soon()));
+        assert_eq!(found, [vec![row]], "{url}");
+        assert!(
+            store.shoes(&[3], soon()).unwrap()[0].is_empty(),
+            "a timed-out insert was committed"
+        );
+    }
+}
+
+#[test]
+fn a_commit_that_a_frozen_server_does_not_answer_is_of_unknown_outcome() {
+    let server = Server::start("", "");
+    let fixture = Fixture::at(parse(&server.socket_url(&server.database())));
+    let freeze = Watch::new(|_: &[i32]| server.freeze());
+    let begun = Instant::now();
+    let result = fixture.store.insert(&bare(1), &freeze, within(500));
+    let took = begun.elapsed();
+    server.thaw();
+    assert!(
+        matches!(result, Err(StoreError::OutcomeUnknown(_))),
+        "{result:?}"
+    );
+    assert!(took < Duration::from_millis(500) + SLACK, "{took:?}");
+}
+
+#[test]
+fn a_connection_lost_during_commit_is_of_unknown_outcome_and_before_it_is_not() {
+    let server = Server::shared();
+    let database = server.database();
+    let direct = Fixture::at(parse(&server.tcp_url(&database)));
+    let relayed = |word| {
+        let port = relay_that_dies_at(server.port, word);
+        let url = format!(
+            "postgres://shop:{PASSWORD_IN_URL}@127.0.0.1:{port}/{database}?sslmode=disable"
+        );
+        open(&parse(&url), PoolOptions::default()).unwrap()
+    };
+
+    let at_commit = relayed(b"COMMIT").insert(&bare(1), &NoFence, soon());
+    assert!(
+        matches!(at_commit, Err(StoreError::OutcomeUnknown(_))),
+        "{at_commit:?}"
+    );
+    let at_insert = relayed(b"INSERT").insert(&bare(1), &NoFence, soon());
+    assert!(
+        matches!(at_insert, Err(StoreError::Unavailable(_))),
+        "{at_insert:?}"
+    );
+    // A read is tried twice, and no more.
+    let at_select = relayed(b"SELECT").shoes(&[1], soon());
+    assert!(
+        matches!(at_select, Err(StoreError::Unavailable(_))),
+        "{at_select:?}"
+    );
+    assert!(direct.store.shoes(&[1], soon()).unwrap()[0].is_empty());
+}
+
+#[test]
+fn after_a_crash_and_restart_the_next_read_and_the_next_write_work() {
+    let mut server = Server::start("", "");
+    let fixture = Fixture::at(parse(&server.tcp_url(&server.database())));
+    let store = &fixture.store;
+    for round in 0..2 {
+        // Several warm connections, all of which the crash kills.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    store
+                        .insert(&bare(1), &Watch::new(|_| pause(100)), soon())
+                        .unwrap()
+                });
+            }
+        });
+        server.crash();
+        server.run();
+        match round {
+            0 => assert_eq!(store.shoes(&[1], soon()).unwrap()[0].len(), 4),
+            _ => assert_eq!(
+                store.insert(&bare(2), &NoFence, soon()).unwrap().shoe_id,
+                Some(2)
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_down_is_told_at_once_and_used_as_soon_as_it_is_back() {
+    let mut server = Server::start("", "");
+    let fixture = Fixture::at(parse(&server.tcp_url(&server.database())));
+    let url = format!("{}?connect_timeout=2", server.tcp_url("test"));
+    server.crash();
+    // A store that never saw the server is no different.
+    let cold = open(&parse(&url), PoolOptions::default()).unwrap();
+    for store in [&fixture.store, &cold] {
+        let _ = store.ping(within(2000));
+        let begun = Instant::now();
+        for _ in 0..20 {
+            let error = store.shoes(&[1], within(2000)).unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+            tells_no_password(&error);
+        }
+        let took = begun.elapsed();
+        assert!(
+            took < Duration::from_secs(1),
+            "20 calls to a server that is down took {took:?}"
+        );
+    }
+    server.run();
+    let back = Instant::now();
+    while fixture.store.ping(within(1000)).is_err() {
+        assert!(
+            back.elapsed() < Duration::from_secs(3),
+            "not back {:?} after the server",
+            back.elapsed()
+        );
+        pause(10);
+    }
+}
+
+#[test]
+fn the_second_server_is_used_when_the_first_is_down() {
+    let server = Server::shared();
+    let database = server.database();
+    let one_down = format!(
+        "postgres://shop:{PASSWORD_IN_URL}@127.0.0.1:1,127.0.0.1:{}/{database}?target_session_attrs=read-write",
+        server.port
+    );
+    let fixture = Fixture::at(parse(&one_down));
+    fixture.store.insert(&bare(1), &NoFence, soon()).unwrap();
+
+    let no_standby = format!("{}?target_session_attrs=standby", server.tcp_url(&database));
+    let error = open(&parse(&no_standby), PoolOptions::default())
+        .unwrap()
+        .ping(within(3000))
+        .unwrap_err();
+    assert!(error.to_string().contains("primary"), "{error}");
+    let prefer = format!(
+        "{}?target_session_attrs=prefer-standby",
+        server.tcp_url(&database)
+    );
+    open(&parse(&prefer), PoolOptions::default())
+        .unwrap()
+        .ping(soon())
+        .unwrap();
+}
+
+#[test]
+fn a_wrong_password_is_told_without_telling_it() {
+    let server = Server::shared();
+    let database = server.database();
+    let none = format!("postgres://shop@127.0.0.1:{}/{database}", server.port);
+    let wrong = format!(
+        "postgres://shop:wr0ng{PASSWORD_IN_URL}@127.0.0.1:{}/{database}",
+        server.port
+    );
+    for url in [&none, &wrong] {
+        let store = open(&parse(url), PoolOptions::default()).unwrap();
+        let error = store.ping(within(5000)).unwrap_err();
+        assert!(error.to_string().contains("password"), "{error}");
+        tells_no_password(&error);
+    }
+    let url = parse(&none).or_password(Some(Secret::new(PASSWORD)));
+    open(&url, PoolOptions::default())
+        .unwrap()
+        .ping(within(5000))
+        .map_err(|e| e.to_string())
+        .unwrap_or_else(|error| assert!(error.contains("shoe_images"), "{error}"));
+}
+
+#[test]
+fn a_table_that_is_altered_or_dropped_under_prepared_statements_is_no_riddle() {
+    let server = Server::shared();
+    let database = server.database();
+    let fixture = Fixture::at(parse(&server.socket_url(&database)));
+    let row = fixture.store.insert(&bare(1), &NoFence, soon()).unwrap();
+    fixture.store.shoes(&[1], soon()).unwrap();
+    let mut admin = server.admin(&database);
+    admin
+        .batch_execute("ALTER TABLE shoe_images ALTER img1 TYPE text")
+        .unwrap();
+    assert_eq!(fixture.store.shoes(&[1], soon()).unwrap()[0], [row]);
+    fixture.store.insert(&bare(1), &NoFence, soon()).unwrap();
+    admin.batch_execute("DROP TABLE shoe_images").unwrap();
+    for error in [
+        fixture.store.shoes(&[1], soon()).unwrap_err(),
+        fixture
+            .store
+            .insert(&bare(1), &NoFence, soon())
+            .unwrap_err(),
+        fixture.store.ping(soon()).unwrap_err(),
+    ] {
+        assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
+        assert!(
+            error.to_string().contains("canvas-cluster migrate"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_read_only_server_refuses_writes_in_words() {
+    let server = Server::shared();
+    let database = server.database();
+    let fixture = Fixture::at(parse(&server.socket_url(&database)));
+    let url = format!(
+        "{}?options=-c%20default_transaction_read_only%3Don",
+        server.socket_url(&database)
+    );
+    let store = open(&parse(&url), PoolOptions::default()).unwrap();
+    let error = store.insert(&bare(1), &NoFence, soon()).unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+    assert!(fixture.store.shoes(&[1], soon()).unwrap()[0].is_empty());
+}
+
+fn tells_no_password(error: &StoreError) {
+    let said = format!("{error} {error:?}");
+    assert!(
+        !said.contains("cret-p") && !said.contains("wr0ng"),
+        "{said}"
+    );
+}
+
+fn pause(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}

@@ -1,0 +1,154 @@
+//! The stores that a test body runs over: SQLite, and PostgreSQL with Redis in front. Each test gets an empty
+//! `shoe_images` of its own, made by `canvas-cluster migrate`.
+
+use super::canvas::Canvas;
+use super::dir::Dir;
+use super::postgres::{Database, Postgres};
+use super::redis::Redis;
+use super::server::Server;
+use super::shoes::list_target;
+
+pub struct Backend {
+    pub dir: Dir,
+    pub database_url: String,
+    pub redis_url: Option<String>,
+    pub kind: Kind,
+}
+
+pub enum Kind {
+    Sqlite,
+    Postgres(Database),
+}
+
+impl Backend {
+    pub fn sqlite() -> Self {
+        let backend = Backend::unmigrated_sqlite();
+        backend.migrate();
+        backend
+    }
+
+    pub fn postgres_redis() -> Self {
+        let backend = Backend::unmigrated_postgres_redis();
+        backend.migrate();
+        backend
+    }
+
+    pub fn unmigrated_sqlite() -> Self {
+        let dir = Dir::new();
+        let database_url = format!("sqlite:{}", dir.join("shoes.db").display());
+        Backend {
+            dir,
+            database_url,
+            redis_url: None,
+            kind: Kind::Sqlite,
+        }
+    }
+
+    pub fn unmigrated_postgres_redis() -> Self {
+        let mut backend = Backend::on(Postgres::shared(), Some(Redis::shared()));
+        // Dozens of connections begin at once on a small machine; by default one that takes 2 s counts as an outage.
+        backend.database_url.push_str("?connect_timeout=15");
+        backend
+    }
+
+    /// On servers that the test may break. Not yet migrated.
+    pub fn on(postgres: &Postgres, redis: Option<&Redis>) -> Self {
+        let database = postgres.database();
+        Backend {
+            dir: Dir::new(),
+            database_url: database.url(),
+            redis_url: redis.map(Redis::url),
+            kind: Kind::Postgres(database),
+        }
+    }
+
+    pub fn migrate(&self) {
+        self.tool("migrate").run().expect(0);
+    }
+
+    /// A call of the binary with this database in the environment.
+    pub fn tool(&self, command: &str) -> Canvas {
+        Canvas::new(self.dir.path())
+            .arg(command)
+            .env("CANVAS_DATABASE_URL", &self.database_url)
+    }
+
+    /// A call that serves this database. The URLs go through the environment, as the README advises. Requests are
+    /// more patient than by default: a busy machine is no reason for a 503 in a test that is not about time.
+    pub fn canvas(&self) -> Canvas {
+        let canvas = Canvas::new(self.dir.path())
+            .env("CANVAS_DATABASE_URL", &self.database_url)
+            .env("CANVAS_REQUEST_TIMEOUT", "15s");
+        match &self.redis_url {
+            Some(url) => canvas.env("CANVAS_REDIS_URL", url),
+            None => canvas,
+        }
+    }
+
+    /// A running server with this many workers.
+    #[track_caller]
+    pub fn serve(&self, workers: usize) -> Server {
+        self.canvas().workers(workers).start()
+    }
+
+    /// Two workers of one lane each, warmed: the lane has its connection, and will hold the first batch while the
+    /// others wait behind it.
+    pub fn serve_on_one_warm_lane(&self) -> Server {
+        let server = self
+            .canvas()
+            .workers(2)
+            .args(["--lanes", "1", "--request-timeout", "20s"])
+            .start();
+        for (_, mut client) in server.one_client_per_worker() {
+            client
+                .get(&list_target(1000))
+                .expect("an answer")
+                .expect(200);
+        }
+        server
+    }
+
+    /// Runs a query that answers with one number, past the server.
+    #[track_caller]
+    pub fn count(&self, query: &str) -> i64 {
+        match &self.kind {
+            Kind::Sqlite => self
+                .open_sqlite()
+                .query_row(query, [], |row| row.get(0))
+                .expect("a number from SQLite"),
+            Kind::Postgres(database) => database
+                .connect()
+                .query_one(query, &[])
+                .expect("a row from PostgreSQL")
+                .get(0),
+        }
+    }
+
+    /// Runs statements past the server.
+    #[track_caller]
+    pub fn execute(&self, statements: &str) {
+        match &self.kind {
+            Kind::Sqlite => self
+                .open_sqlite()
+                .execute_batch(statements)
+                .expect("statements for SQLite"),
+            Kind::Postgres(database) => database
+                .connect()
+                .batch_execute(statements)
+                .expect("statements for PostgreSQL"),
+        }
+    }
+
+    /// A connection to the SQLite file itself.
+    pub fn open_sqlite(&self) -> rusqlite::Connection {
+        let path = self
+            .database_url
+            .strip_prefix("sqlite:")
+            .expect("an SQLite URL");
+        let connection = rusqlite::Connection::open(path).expect("the test's SQLite file");
+        connection
+            .busy_timeout(super::wait::PATIENCE)
+            .expect("a busy timeout");
+        connection
+    }
+}

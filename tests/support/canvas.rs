@@ -1,0 +1,168 @@
+//! The command line under test: builds a call of the real binary in a clean environment of its own and either
+//! runs it to its end or starts it as a server.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::process::{guarded, spawn};
+use super::server::Server;
+
+/// How long a command that is not a server may take.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A call of `canvas-cluster`. Its home, data and state folders are inside the test's folder, and nothing of the
+/// tester's environment reaches it but PATH.
+#[derive(Clone)]
+pub struct Canvas {
+    home: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, OsString)>,
+}
+
+/// What a command that has ended left behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Canvas {
+    pub fn new(folder: &Path) -> Self {
+        let home = folder.join("home");
+        std::fs::create_dir_all(&home).expect("a home folder");
+        Canvas {
+            home,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn workers(self, count: usize) -> Self {
+        self.arg("--workers").arg(count.to_string())
+    }
+
+    /// The folder that `$XDG_DATA_HOME` names.
+    pub fn data_home(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// Starts it as a server on a free port of loopback and waits until every worker serves.
+    #[track_caller]
+    pub fn start(self) -> Server {
+        let mut server = self.launch();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it as a server on a free port without waiting.
+    #[track_caller]
+    pub fn launch(self) -> Server {
+        self.arg("--listen").arg("127.0.0.1:0").launch_as_it_is()
+    }
+
+    /// Starts it as a server with no more options than given.
+    #[track_caller]
+    pub fn launch_as_it_is(self) -> Server {
+        Server::launch(self.command(), &self.home)
+    }
+
+    /// Runs it to its end.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        let name = format!("canvas-cluster {:?}", self.arguments);
+        // Files, not pipes: whatever the amount of output, nobody has to read it for the command to end.
+        let (out, err) = (
+            tempfile::tempfile().expect("a file"),
+            tempfile::tempfile().expect("a file"),
+        );
+        let mut command = self.command();
+        command
+            .stdout(out.try_clone().expect("one more descriptor"))
+            .stderr(err.try_clone().expect("one more descriptor"));
+        let mut child = spawn(command).expect("the binary under test");
+        let mut status = None;
+        let ended = super::wait::comes_true(COMMAND_PATIENCE, || {
+            status = child.try_wait().expect("waiting for our own child");
+            status.is_some()
+        });
+        if !ended {
+            super::process::end(&mut child);
+        }
+        let ended_as = Ended {
+            code: status.and_then(|status| status.code()),
+            stdout: read(out),
+            stderr: read(err),
+        };
+        assert!(ended, "{name} does not end: {ended_as:?}");
+        ended_as
+    }
+
+    fn command(&self) -> Command {
+        let mut command = guarded(env!("CARGO_BIN_EXE_canvas-cluster"), Signal::SIGKILL, None);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", &self.home)
+            .env("XDG_DATA_HOME", self.data_home())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.home)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Ended {
+    /// Everything that it printed.
+    pub fn output(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "unexpected exit: {self:?}");
+        self
+    }
+
+    /// Checks that the output names each of these.
+    #[track_caller]
+    pub fn naming(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(
+                self.output().contains(word),
+                "`{word}` is not named: {self:?}"
+            );
+        }
+        self
+    }
+}
+
+fn read(mut file: std::fs::File) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .expect("our own file");
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,47 @@
+//! The workshop of the tests: private folders, real PostgreSQL and Redis servers, the real binary, a small
+//! HTTP client and a load generator. Everything a room here starts dies with the test process, waits on
+//! events, and listens on loopback only.
+
+pub mod backend;
+pub mod canvas;
+pub mod dir;
+pub mod http;
+pub mod load;
+pub mod log;
+pub mod postgres;
+pub mod process;
+pub mod redis;
+pub mod server;
+pub mod shoes;
+pub mod sockets;
+pub mod wait;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use backend::Backend;
+pub use canvas::Canvas;
+pub use dir::Dir;
+pub use http::Client;
+pub use server::Server;
+pub use wait::{PATIENCE, wait_until};
+
+/// Holds the machine for one heavy test (a load, many processes) at a time, so that a small machine measures
+/// the server and not the other tests.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs each body over every store: `over_both_stores!(a, b)` makes the tests `sqlite::a`, `postgres_redis::a`
+/// and so on from `fn a(backend: &Backend)`.
+macro_rules! over_both_stores {
+    ($($body:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $body() { super::$body(&$crate::support::Backend::sqlite()); })+
+        }
+        mod postgres_redis {
+            $(#[test] fn $body() { super::$body(&$crate::support::Backend::postgres_redis()); })+
+        }
+    };
+}
+pub(crate) use over_both_stores;

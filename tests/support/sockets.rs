@@ -1,0 +1,48 @@
+//! Which process holds which connection, as the kernel tells: the tests ask it who answered and what was read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// A row of `/proc/net/tcp`.
+pub struct ServerEnd {
+    /// Found in the descriptors of the process that accepted it.
+    pub inode: u64,
+    /// Bytes that the kernel has received and the process has not read.
+    pub unread: u64,
+}
+
+/// The server's ends of its connections on loopback that have been accepted, by the client's port.
+pub fn server_ends(server: SocketAddr) -> BTreeMap<u16, ServerEnd> {
+    let local = format!(":{:04X}", server.port());
+    let table =
+        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let parse = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1).filter(|address| address.ends_with(&local))?;
+        let port = u16::from_str_radix(fields.get(2)?.split_once(':')?.1, 16).ok()?;
+        // A connection that nobody has accepted has the inode 0, as has one that is closed.
+        let inode = fields.get(9)?.parse().ok().filter(|inode| *inode != 0)?;
+        let unread = u64::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()?;
+        Some((port, ServerEnd { inode, unread }))
+    };
+    table.lines().skip(1).filter_map(parse).collect()
+}
+
+/// The inodes of the sockets that a process holds, from `/proc/PID/fd`.
+pub fn socket_inodes(pid: i32) -> BTreeSet<u64> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter_map(|target| {
+            target
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')?
+                .parse()
+                .ok()
+        })
+        .collect()
+}

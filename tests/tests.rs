@@ -1,0 +1,35 @@
+//! The tests of the whole program, against real processes and real servers. One binary, so that it links once and
+//! shares one PostgreSQL; a module for each thing that is promised:
+//!
+//! - `api`: the API table, row by row, over every store.
+//! - `cache`: Redis is filled, dropped, distrusted and never needed.
+//! - `coherence`: a write is visible to every worker once it is answered.
+//! - `configuration`: where settings come from, and how a wrong one is refused.
+//! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
+//! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
+//! - `outages`: PostgreSQL and Redis go and come back.
+//! - `problems`: what is refused, and how it is said.
+//! - `processes`: master and workers live and die.
+//! - `reload`: SIGHUP, and no client notices.
+//! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
+//! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
+//! - `tokens`: who may write.
+//! - `tools`: `migrate`, `seed`, and databases that were there before us.
+
+mod api;
+mod cache;
+mod coherence;
+mod configuration;
+mod crowd;
+mod harness;
+mod house;
+mod manners;
+mod outages;
+mod problems;
+mod processes;
+mod reload;
+mod secrets;
+mod stopping;
+mod support;
+mod tokens;
+mod tools;

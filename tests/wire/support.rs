@@ -1,0 +1,289 @@
+//! The door under test: one for the whole binary, with short patience, and a client that speaks bytes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use canvas_cluster::http::buffer::Pool;
+use canvas_cluster::http::connection::{self, Door, Patience};
+use canvas_cluster::http::head::{Head, Method, Target};
+use canvas_cluster::http::limits::Limits;
+use canvas_cluster::http::lobby::Lobby;
+use canvas_cluster::http::response::Response;
+use canvas_cluster::http::service::Service;
+use canvas_cluster::http::turnstile::Turnstile;
+use canvas_cluster::http::watch::Watch;
+use canvas_cluster::sys;
+
+/// How long a client waits for anything. Only a server that hangs lets it pass.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The patience of the door under test.
+pub const HEAD: Duration = Duration::from_secs(4);
+pub const IDLE: Duration = Duration::from_secs(4);
+/// Bytes a second.
+pub const BODY_RATE: usize = 1000;
+
+/// Answers with what it understood.
+pub struct Echo;
+
+impl Service for Echo {
+    type Call = String;
+
+    fn admit(&self, head: &Head<'_>) -> Result<String, Box<Response>> {
+        let Target::Path { path, .. } = head.target else {
+            return Ok("elsewhere".to_owned());
+        };
+        match path {
+            "/refused" => Err(Box::new(Response::new(403).body("text/plain", "no"))),
+            "/panic/admit" => panic!("on purpose, in admit"),
+            _ if head.method == Method::Connect => {
+                Err(Box::new(Response::new(501).body("text/plain", "no")))
+            }
+            _ => Ok(format!("{} {path}", head.method.as_str())),
+        }
+    }
+
+    fn answer(&self, call: String, body: &[u8]) -> Response {
+        match call.as_str() {
+            "GET /panic/answer" => panic!("on purpose, in answer"),
+            "GET /hold" => {
+                let hold = HOLD.get().expect("set by the test that asks");
+                hold.begun.send(()).expect("the test waits");
+                let released = hold.released.lock().expect("one at a time");
+                released.recv_timeout(LIMIT).expect("let go");
+                Response::new(200).body("text/plain", "held")
+            }
+            "GET /counted" => {
+                COUNTED.fetch_add(1, Ordering::Relaxed);
+                Response::new(200)
+            }
+            "GET /count" => {
+                let count = COUNTED.load(Ordering::Relaxed).to_string();
+                Response::new(200).body("text/plain", count)
+            }
+            "GET /large" => Response::new(200).body("text/plain", vec![b'x'; LARGE]),
+            _ => {
+                let text = format!("{call} [{}]", String::from_utf8_lossy(body));
+                Response::new(200).body("text/plain", text)
+            }
+        }
+    }
+
+    fn refuse(&self, status: u16, why: &str) -> Response {
+        Response::new(status).body("text/plain", why.to_owned())
+    }
+
+    fn fault(&self) -> Response {
+        Response::new(500).body("text/plain", "fault")
+    }
+}
+
+/// How often `/counted` was asked for.
+static COUNTED: AtomicUsize = AtomicUsize::new(0);
+
+/// One end of each channel between `/hold` and the test that holds the thread.
+struct Hold {
+    begun: Sender<()>,
+    released: Mutex<Receiver<()>>,
+}
+
+static HOLD: OnceLock<Hold> = OnceLock::new();
+
+/// Keeps the only scheduler thread from going on. To be used by one test.
+pub struct Held {
+    client: Raw,
+    release: Sender<()>,
+}
+
+/// Asks for `/hold`, and answers when the thread is held.
+pub fn hold_the_thread() -> Held {
+    let (begun, has_begun) = channel();
+    let (release, released) = channel();
+    let hold = Hold {
+        begun,
+        released: Mutex::new(released),
+    };
+    assert!(HOLD.set(hold).is_ok(), "only one test holds the thread");
+    let mut client = Raw::connect();
+    client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    has_begun.recv_timeout(LIMIT).expect("the thread is held");
+    Held { client, release }
+}
+
+impl Held {
+    pub fn let_go(mut self) {
+        self.release.send(()).expect("the thread waits");
+        self.client.response();
+    }
+}
+
+/// The content of `/large`: more than the kernel buffers for a client that does not read.
+pub const LARGE: usize = 16 * 1024 * 1024;
+
+/// Where the door under test listens, and its watch.
+pub fn door() -> (SocketAddr, Arc<Watch>) {
+    static DOOR: OnceLock<(SocketAddr, Arc<Watch>)> = OnceLock::new();
+    DOOR.get_or_init(start).clone()
+}
+
+fn start() -> (SocketAddr, Arc<Watch>) {
+    // As in a worker: a backtrace takes more stack than a coroutine has, and seconds in a debug build.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    may::config()
+        .set_workers(1)
+        .set_stack_size(16 * 1024)
+        .set_worker_pin(false);
+    let watch = Arc::new(Watch::default());
+    let lobby = Arc::new(Lobby::new(watch.clone()).expect("a lobby"));
+    let turnstile = Arc::new(Turnstile::new().expect("a turnstile"));
+    let door = Arc::new(Door {
+        service: Echo,
+        limits: Limits::default(),
+        patience: Patience {
+            head: HEAD,
+            idle: IDLE,
+            write: Duration::from_secs(2),
+            body_rate: BODY_RATE,
+        },
+        watch: watch.clone(),
+        lobby: lobby.clone(),
+        turnstile: turnstile.clone(),
+        pool: Pool::default(),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let accepting = door.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let door = accepting.clone();
+            sys::start_first_coroutine(move || connection::serve(stream, &door)).expect("a stack");
+        }
+    });
+    sys::start_first_coroutine(move || turnstile.attend()).expect("a stack");
+    let returning = door.clone();
+    sys::start_first_coroutine(move || {
+        let door = returning.clone();
+        returning.lobby.attend(move |stream| {
+            let door = door.clone();
+            sys::start_coroutine(move || connection::serve(stream, &door)).expect("a stack");
+        });
+    })
+    .expect("a stack");
+    let clock = watch.clone();
+    thread::spawn(move || {
+        loop {
+            thread::sleep(Duration::from_millis(20));
+            clock.tick();
+            lobby.tick();
+        }
+    });
+    (address, watch)
+}
+
+/// A connection of raw bytes.
+pub struct Raw(TcpStream);
+
+impl Raw {
+    pub fn connect() -> Self {
+        let stream = TcpStream::connect(door().0).expect("a connection");
+        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        stream.set_write_timeout(Some(LIMIT)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Raw(stream)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("sent");
+    }
+
+    /// Says that no more will be sent.
+    pub fn finish(&self) {
+        self.0.shutdown(Shutdown::Write).expect("shut down");
+    }
+
+    /// Everything until the server closes.
+    pub fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        self.0
+            .read_to_end(&mut bytes)
+            .expect("an orderly end and no reset");
+        mask_date(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// One response with a Content-Length, or an interim one.
+    pub fn response(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while !bytes.ends_with(b"\r\n\r\n") {
+            self.0.read_exact(&mut byte).expect("a head");
+            bytes.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&bytes).into_owned();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Content-Length: "))
+            .map_or(0, |length| length.parse().expect("a number"));
+        let mut content = vec![0; length];
+        self.0.read_exact(&mut content).expect("the content");
+        mask_date(&(head + &String::from_utf8_lossy(&content)))
+    }
+}
+
+/// `Date` is the one thing that differs between two equal answers.
+fn mask_date(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match line.starts_with("Date: ") {
+            true => masked.push_str("Date: -\r\n"),
+            false => masked.push_str(line),
+        }
+    }
+    masked
+}
+
+/// The response that the door gives, byte for byte.
+pub fn expected(status: &str, content: &str, close: bool) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nServer: canvas-cluster/{}\r\nX-Content-Type-Options: nosniff\r\nDate: -\r\nContent-Type: text/plain\r\n\
+         Content-Length: {}\r\n{}\r\n{content}",
+        env!("CARGO_PKG_VERSION"),
+        content.len(),
+        if close { "Connection: close\r\n" } else { "" },
+    )
+}
+
+/// What the door answers to bytes that end a connection, sent whole.
+pub fn exchange(bytes: &[u8]) -> String {
+    let mut raw = Raw::connect();
+    raw.send(bytes);
+    raw.finish();
+    raw.rest()
+}
+
+impl Raw {
+    /// A second handle of the same connection, for another thread.
+    pub fn another_handle(&self) -> Raw {
+        Raw(self.0.try_clone().expect("a handle"))
+    }
+
+    /// Sends, unless the server has closed.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).is_ok()
+    }
+
+    /// Reads nothing for a while, then everything that still comes; a reset is an end as well.
+    pub fn drain_after(&mut self, pause: Duration) -> usize {
+        thread::sleep(pause);
+        let mut total = 0;
+        let mut chunk = [0; 65536];
+        while let Ok(count @ 1..) = self.0.read(&mut chunk) {
+            total += count;
+        }
+        total
+    }
+}
