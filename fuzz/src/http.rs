@@ -1,0 +1,10 @@
+//! `src/http/mod.rs` for the fuzz targets: the pure half of that room.
+
+#[path = "../../src/http/body.rs"]
+pub mod body;
+#[path = "../../src/http/head/mod.rs"]
+pub mod head;
+#[path = "../../src/http/limits.rs"]
+pub mod limits;
+#[path = "../../src/http/target.rs"]
+pub mod target;
