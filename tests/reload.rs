@@ -9,6 +9,7 @@ use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
 use crate::support::process::alive;
 use crate::support::shoes::{create, list_target};
+use crate::support::sockets::{socket_inodes, watched_inodes};
 use crate::support::{Backend, PATIENCE, Server, alone, over_both_stores, wait_until};
 
 over_both_stores!(reloads_lose_no_request);
@@ -120,6 +121,27 @@ fn a_broken_configuration_leaves_the_workers_alone() {
     // Mended, it is taken.
     configure(backend.dir.path(), "workers = 3\n");
     server.reload(3);
+}
+
+/// The master and the new workers keep the listeners open, so a worker that only closes them goes on being told of
+/// connections that are not its own.
+#[test]
+fn a_worker_that_leaves_no_longer_watches_the_listeners() {
+    let backend = Backend::sqlite();
+    let server = backend.serve(2);
+    let listeners = socket_inodes(server.master());
+    let watched = |worker: i32| watched_inodes(worker).intersection(&listeners).count();
+    let idle = server.one_client_per_worker();
+    for (worker, _) in &idle {
+        assert_ne!(watched(*worker), 0, "worker {worker} serves no listener");
+    }
+    server.signal(Signal::SIGHUP);
+    for (worker, _) in &idle {
+        wait_until(PATIENCE, "an old worker to leave its listeners", || {
+            watched(*worker) == 0
+        });
+        assert!(alive(*worker), "worker {worker} has dropped its client");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Accepting: one coroutine a listener, which starts one a connection, and pauses when there is no room.
 
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::{io, mem};
@@ -104,12 +105,15 @@ pub fn run<S: Service>(
     started: &mpsc::Sender<io::Result<()>>,
 ) {
     gate.accepting.fetch_add(1, Ordering::Relaxed);
-    match CoIo::new(listener) {
-        Ok(listener) => {
-            lock(&gate.wakers).push(listener.waker());
+    // The master and the other workers hold this listener too, so closing it here does not take it out of the
+    // scheduler's epoll(7): only the runtime does, and only while the descriptor is open. Lent, not given, it is.
+    // Left in, the next connection's event would point to memory that is no longer the runtime's.
+    match CoIo::new(listener.as_fd()) {
+        Ok(readiness) => {
+            lock(&gate.wakers).push(readiness.waker());
             // The receiver lives until all have reported.
             let _ = started.send(Ok(()));
-            accept_all(&listener, gate, door);
+            accept_all(&listener, &readiness, gate, door);
         }
         Err(error) => drop(started.send(Err(error.into()))),
     }
@@ -126,14 +130,19 @@ pub fn readmit<S: Service>(door: &Arc<Door<S>>) {
     });
 }
 
-fn accept_all<S: Service>(listener: &CoIo<TcpListener>, gate: &Gate, door: &Arc<Door<S>>) {
+fn accept_all<S: Service>(
+    listener: &TcpListener,
+    readiness: &impl WaitIo,
+    gate: &Gate,
+    door: &Arc<Door<S>>,
+) {
     while !gate.is_closing(Close::AtOnce) {
         let open = door.watch.open();
         if open >= gate.max_connections + TURNED_AWAY {
             gate.pause();
             continue;
         }
-        match listener.inner().accept() {
+        match listener.accept() {
             Ok((stream, _)) => {
                 let door = door.clone();
                 let started = match open < gate.max_connections {
@@ -148,7 +157,7 @@ fn accept_all<S: Service>(listener: &CoIo<TcpListener>, gate: &Gate, door: &Arc<
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock if gate.is_closing(Close::WhenEmpty) => return,
                 io::ErrorKind::WouldBlock => {
-                    listener.wait_io();
+                    readiness.wait_io();
                 }
                 // accept(2): errors of the connection, not of the listener.
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}

@@ -46,3 +46,25 @@ pub fn socket_inodes(pid: i32) -> BTreeSet<u64> {
         })
         .collect()
 }
+
+/// The inodes of all that a process watches by epoll(7), from `/proc/PID/fdinfo`. What it has closed may still be
+/// among them: an open file leaves an epoll when its last descriptor is closed, whichever process has that.
+pub fn watched_inodes(pid: i32) -> BTreeSet<u64> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return BTreeSet::new();
+    };
+    let target = |line: &str| {
+        let inode = line
+            .split_whitespace()
+            .find_map(|field| field.strip_prefix("ino:"))?;
+        u64::from_str_radix(inode, 16).ok()
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok())
+        .flat_map(|text| {
+            let lines = text.lines().filter(|line| line.starts_with("tfd:"));
+            lines.filter_map(target).collect::<Vec<_>>()
+        })
+        .collect()
+}
