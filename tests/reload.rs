@@ -202,11 +202,7 @@ fn a_reload_finishes_what_the_old_workers_have_in_flight() {
             .send_raw(&Request::new("GET", &list_target(shoe as i64)).bytes())
             .expect("a request");
     }
-    wait_until(PATIENCE, "the server to read the requests", || {
-        waiting
-            .iter()
-            .all(|client| server.worker_of(client).is_some() && server.unread(client) == Some(0))
-    });
+    server.wait_until_read(&waiting);
     let old = server.workers();
     server.signal(Signal::SIGHUP);
     wait_until(PATIENCE, "new workers beside the old ones", || {

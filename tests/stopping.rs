@@ -9,7 +9,7 @@ use crate::support::http::{Client, Request, Response, Trouble};
 use crate::support::load::{Load, On, Style};
 use crate::support::postgres::Postgres;
 use crate::support::shoes::{create, draft, id_of, list_target, post};
-use crate::support::{Backend, PATIENCE, Server, alone, over_both_stores, wait_until};
+use crate::support::{Backend, Server, alone, over_both_stores};
 
 over_both_stores!(answers_every_request_on_an_open_connection);
 
@@ -85,7 +85,7 @@ fn waits_for_reads_in_flight() {
             .send_raw(&Request::new("GET", &list_target(shoe as i64)).bytes())
             .expect("a request");
     }
-    wait_until_read(&server, &waiting);
+    server.wait_until_read(&waiting);
     let answers = stop_amid(server, waiting, || postgres.thaw());
     assert_eq!(answers.len(), count);
     for answer in answers {
@@ -112,7 +112,7 @@ fn waits_for_writes_in_flight() {
             .send_raw(&post(draft(7, &[("img1", "late")])).bytes())
             .expect("a request");
     }
-    wait_until_read(&server, &waiting);
+    server.wait_until_read(&waiting);
     let answers = stop_amid(server, waiting, || {
         blocker
             .execute_batch("COMMIT")
@@ -137,7 +137,7 @@ fn waits_for_the_rest_of_a_body() {
     let (start, rest) = bytes.split_at(bytes.len() - 10);
     let mut waiting = vec![server.connect()];
     waiting[0].send_raw(start).expect("the first part");
-    wait_until_read(&server, &waiting);
+    server.wait_until_read(&waiting);
     let mut writer = waiting[0].another_handle();
     let answers = stop_amid(server, waiting, || writer.send_raw(rest).expect("the rest"));
     answers
@@ -180,7 +180,7 @@ fn interrupting_stops_at_once() {
     waiting
         .send_raw(&Request::new("GET", &list_target(1)).bytes())
         .expect("a request");
-    wait_until_read(&server, std::slice::from_ref(&waiting));
+    server.wait_until_read(std::slice::from_ref(&waiting));
     let began = Instant::now();
     server.signal(Signal::SIGINT);
     server.wait_for_exit();
@@ -194,14 +194,4 @@ fn interrupting_stops_at_once() {
         Err(Trouble::Closed | Trouble::Reset)
     ));
     postgres.thaw();
-}
-
-/// Waits until the server has read all that these clients sent: nothing is left in the sockets' queues.
-#[track_caller]
-fn wait_until_read(server: &Server, clients: &[Client]) {
-    wait_until(PATIENCE, "the server to read the requests", || {
-        clients
-            .iter()
-            .all(|client| server.worker_of(client).is_some() && server.unread(client) == Some(0))
-    });
 }

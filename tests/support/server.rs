@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::http::{Client, Request, Response};
 use super::log::{Log, tells_of_error};
 use super::process::{self, alive, all_gone, children, spawn, wait_for_exit};
-use super::sockets::{ServerEnd, server_ends, socket_inodes};
+use super::sockets::{server_ends, socket_inodes};
 use super::wait::{PATIENCE, wait_until};
 
 /// What the master logs once every slot serves, as `ready: N workers on http://ADDRESS [http://ADDRESS …]`.
@@ -105,17 +105,20 @@ impl Server {
         workers
     }
 
-    /// The worker that holds the server's end of this connection; `None` while it waits to be accepted.
-    pub fn worker_of(&self, client: &Client) -> Option<i32> {
-        let inode = self.end_of(client)?.inode;
-        self.workers()
+    /// Waits until workers have accepted all these connections and read all that the kernel received on them.
+    #[track_caller]
+    pub fn wait_until_read<'c>(&self, clients: impl IntoIterator<Item = &'c Client>) {
+        let ports: Vec<u16> = clients
             .into_iter()
-            .find(|worker| socket_inodes(*worker).contains(&inode))
-    }
-
-    /// The bytes that the kernel has received on this connection and the server has not read yet.
-    pub fn unread(&self, client: &Client) -> Option<u64> {
-        Some(self.end_of(client)?.unread)
+            .map(|client| client.local_address().port())
+            .collect();
+        wait_until(PATIENCE, "the server to read the requests", || {
+            // Once for all: on a machine that has just been under load the kernel's table has 100,000 lines.
+            let ends = server_ends(self.address());
+            ports
+                .iter()
+                .all(|port| ends.get(port).is_some_and(|end| end.unread == 0))
+        });
     }
 
     /// One connection to each of the live workers, each of which has answered on it.
@@ -303,10 +306,6 @@ impl Server {
             "the exit status after {which}: {status}"
         );
         self.assert_clean_log();
-    }
-
-    fn end_of(&self, client: &Client) -> Option<ServerEnd> {
-        server_ends(self.address()).remove(&client.local_address().port())
     }
 
     fn end_everything(&mut self) {
