@@ -5,6 +5,8 @@
 //! - `cache`: Redis is filled, dropped, distrusted and never needed.
 //! - `coherence`: a write is visible to every worker once it is answered.
 //! - `configuration`: where settings come from, and how a wrong one is refused.
+//! - `counters`: what happens to connections and requests is counted, and told at the end.
+//! - `crowd`: many connections at once.
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
 //! - `outages`: PostgreSQL and Redis go and come back.
@@ -20,6 +22,7 @@ mod api;
 mod cache;
 mod coherence;
 mod configuration;
+mod counters;
 mod crowd;
 mod harness;
 mod house;

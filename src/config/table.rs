@@ -327,7 +327,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         value_name: "TIME",
         default: Preset::Value("30s"),
         group: Group::Limits,
-        help: "Time a client may take for its response, on top of what min_body_rate allows for what it has taken; then the connection is closed",
+        help: "Time in which a client must take its response, or of a large one min_body_rate bytes a second; then the connection is closed",
         kind: Kind::Time {
             range: TENTH..=TEN_MINUTES,
             field: |v| &mut v.limits.write_timeout,

@@ -10,7 +10,7 @@ use may::io::CoIo;
 
 use super::body::Decoder;
 use super::buffer::{Input, Pool};
-use super::head::{self, Framing as BodyFraming, Method, Scanner, Version};
+use super::head::{self, Framing as BodyFraming, Method, Refusal, Scanner, Version};
 use super::limits::Limits;
 use super::lobby::Lobby;
 use super::response::{Framing, Persistence, Response};
@@ -18,6 +18,8 @@ use super::service::Service;
 use super::turnstile::Turnstile;
 use super::watch::Watch;
 use super::wire::{Broken, Wire};
+use crate::scoreboard::Row;
+use crate::scoreboard::counters::Counter;
 
 /// Unsent answers of a pipeline are written out beyond this many bytes.
 const FLUSH_ABOVE: usize = 64 * 1024;
@@ -41,9 +43,9 @@ pub struct Patience {
     pub head: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// For a response to be taken.
+    /// For a response to be taken, or as much of it as its rate asks for in that time.
     pub write: Duration,
-    /// The slowest body, in bytes a second.
+    /// The slowest body, either way, in bytes a second.
     pub body_rate: usize,
 }
 
@@ -56,6 +58,8 @@ pub struct Door<S> {
     pub lobby: Arc<Lobby>,
     pub turnstile: Arc<Turnstile>,
     pub pool: Pool,
+    /// Where the worker counts.
+    pub tally: Row,
 }
 
 /// What to do after a request.
@@ -153,9 +157,7 @@ impl<'d, S: Service> Connection<'d, S> {
         loop {
             match self.scanner.scan(self.input.filled(), &self.door.limits) {
                 Ok(Some(length)) => return Ok(Some(Ok(length))),
-                Err(refusal) => {
-                    return Ok(Some(Err(self.refuse(refusal.status(), refusal.reason()))));
-                }
+                Err(refusal) => return Ok(Some(Err(self.refuse_message(refusal)))),
                 Ok(None) => {}
             }
             // Nothing more of the pipeline is here: now its answers leave, before anything waits.
@@ -179,6 +181,7 @@ impl<'d, S: Service> Connection<'d, S> {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(Broken::Expired) if begun => {
+                    self.count(Counter::HeadTimeouts);
                     let next = self.refuse(408, "the head of the request did not arrive in time");
                     return Ok(Some(Err(next)));
                 }
@@ -199,6 +202,12 @@ impl<'d, S: Service> Connection<'d, S> {
                 Ok(None) => {}
                 Err(Broken::Expired) if idle > PARK_AFTER && !self.door.watch.evicting() => {
                     break Ok(None);
+                }
+                Err(Broken::Expired) => {
+                    if !self.door.watch.evicting() {
+                        self.count(Counter::IdleTimeouts);
+                    }
+                    break Err(Broken::Expired);
                 }
                 received => break received,
             }
@@ -223,8 +232,9 @@ impl<'d, S: Service> Connection<'d, S> {
         let door = self.door;
         let head = match head::parse(&self.input.filled()[..length], &door.limits) {
             Ok(head) => head,
-            Err(refusal) => return Ok(self.refuse(refusal.status(), refusal.reason())),
+            Err(refusal) => return Ok(self.refuse_message(refusal)),
         };
+        self.count(Counter::Requests);
         let head_only = head.method == Method::Head;
         let expects = head.expect_continue;
         let keep_alive = head.keep_alive;
@@ -247,16 +257,19 @@ impl<'d, S: Service> Connection<'d, S> {
             ) {
                 Ok(BodyEnd::Whole) => {}
                 Ok(BodyEnd::Unread) => {
-                    let response = match admitted {
-                        Err(response) => *response,
-                        Ok(_) => door
-                            .service
-                            .refuse(413, "the body is larger than this server takes"),
-                    };
-                    self.respond(&response, head_only, Persistence::Close);
-                    return Ok(Next::Linger);
+                    return Ok(match admitted {
+                        Err(response) => {
+                            self.respond(&response, head_only, Persistence::Close);
+                            Next::Linger
+                        }
+                        Ok(_) => self.refuse_message(Refusal::BodyTooLarge),
+                    });
                 }
-                Ok(BodyEnd::Refused(status, why)) => return Ok(self.refuse(status, why)),
+                Ok(BodyEnd::Refused(refusal)) => return Ok(self.refuse_message(refusal)),
+                Ok(BodyEnd::TooSlow) => {
+                    self.count(Counter::BodyTimeouts);
+                    return Ok(self.refuse(408, "the body came too slowly"));
+                }
                 Err(broken) => return Err(broken),
             }
         }
@@ -307,7 +320,7 @@ impl<'d, S: Service> Connection<'d, S> {
         loop {
             let progress = match decoder.feed(self.input.filled(), body.as_deref_mut()) {
                 Ok(progress) => progress,
-                Err(refusal) => return Ok(BodyEnd::Refused(refusal.status(), refusal.reason())),
+                Err(refusal) => return Ok(BodyEnd::Refused(refusal)),
             };
             self.input.consume(progress.consumed);
             if progress.done {
@@ -322,9 +335,7 @@ impl<'d, S: Service> Connection<'d, S> {
             match self.fill() {
                 Ok(0) => return Err(Broken::Gone),
                 Ok(count) => received += count,
-                Err(Broken::Expired) => {
-                    return Ok(BodyEnd::Refused(408, "the body came too slowly"));
-                }
+                Err(Broken::Expired) => return Ok(BodyEnd::TooSlow),
                 Err(broken) => return Err(broken),
             }
         }
@@ -333,6 +344,9 @@ impl<'d, S: Service> Connection<'d, S> {
     fn respond(&mut self, response: &Response, head_only: bool, connection: Persistence) {
         if self.output.capacity() == 0 {
             self.output = self.door.pool.take_output();
+        }
+        if let Some(counter) = Counter::of_status(response.status()) {
+            self.count(counter);
         }
         let date = self.door.watch.date();
         response.encode(
@@ -345,6 +359,15 @@ impl<'d, S: Service> Connection<'d, S> {
         );
     }
 
+    fn count(&self, counter: Counter) {
+        self.door.tally.count(counter);
+    }
+
+    fn refuse_message(&mut self, refusal: Refusal) -> Next {
+        self.count(refusal.counter());
+        self.refuse(refusal.status(), refusal.reason())
+    }
+
     /// An answer after which nothing on this connection can be trusted to be a request.
     fn refuse(&mut self, status: u16, why: &str) -> Next {
         let response = self.door.service.refuse(status, why);
@@ -353,6 +376,7 @@ impl<'d, S: Service> Connection<'d, S> {
     }
 
     fn fault(&mut self) -> Next {
+        self.count(Counter::Panics);
         let response = self.door.service.fault();
         self.respond(&response, false, Persistence::Close);
         Next::Linger
@@ -362,8 +386,31 @@ impl<'d, S: Service> Connection<'d, S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        self.wire.watched.within(self.door.patience.write);
-        let written = self.wire.write_all(&self.output);
+        let patience = &self.door.patience;
+        // What a client must take within each stretch of patience, so that neither a drip nor what its kernel took
+        // for it at first keeps the connection.
+        let share = patience.body_rate as u128 * patience.write.as_millis() / 1000;
+        let (mut taken, mut of_share) = (0, 0);
+        self.wire.watched.within(patience.write);
+        let written = loop {
+            match self.wire.write(&self.output[taken..]) {
+                Ok(count) => {
+                    taken += count;
+                    of_share += count as u128;
+                }
+                Err(broken) => break Err(broken),
+            }
+            if taken == self.output.len() {
+                break Ok(());
+            }
+            if of_share >= share {
+                of_share = 0;
+                self.wire.watched.within(patience.write);
+            }
+        };
+        if let Err(Broken::Expired) = written {
+            self.count(Counter::WriteTimeouts);
+        }
         self.output.clear();
         written
     }
@@ -392,10 +439,11 @@ impl<'d, S: Service> Connection<'d, S> {
 /// How the reading of a body ended.
 enum BodyEnd {
     Whole,
-    /// It was not read: the connection can't go on.
+    /// It was not read, for its answer is known or it is announced as too large: the connection can't go on.
     Unread,
-    /// It is malformed, too large or too slow.
-    Refused(u16, &'static str),
+    /// It is malformed or too large.
+    Refused(Refusal),
+    TooSlow,
 }
 
 /// Runs a handler; a panic costs this connection only. The worker's panic hook has logged it.

@@ -12,6 +12,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use slab::Slab;
 
 use super::watch::Watch;
+use crate::scoreboard::Row;
+use crate::scoreboard::counters::Counter;
 
 /// How many sockets one look at the epoll brings back.
 const AT_ONCE: usize = 256;
@@ -24,6 +26,7 @@ pub struct Lobby {
     bell: CoIo<OwnedFd>,
     seats: Mutex<Slab<Seat>>,
     watch: Arc<Watch>,
+    tally: Row,
 }
 
 struct Seat {
@@ -37,7 +40,7 @@ impl Lobby {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn new(watch: Arc<Watch>) -> io::Result<Self> {
+    pub fn new(watch: Arc<Watch>, tally: Row) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let bell = CoIo::new(epoll.0.try_clone()?).map_err(io::Error::from)?;
         Ok(Lobby {
@@ -45,6 +48,7 @@ impl Lobby {
             bell,
             seats: Mutex::default(),
             watch,
+            tally,
         })
     }
 
@@ -112,7 +116,9 @@ impl Lobby {
             .map(|(key, _)| key)
             .collect();
         for key in over {
-            drop(self.leave(key));
+            if self.leave(key).is_some() && !evicting {
+                self.tally.count(Counter::IdleTimeouts);
+            }
         }
     }
 }

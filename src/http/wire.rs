@@ -109,18 +109,17 @@ impl<'w> Wire<'w> {
         }
     }
 
-    /// Writes all of it.
-    pub fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
-        while !bytes.is_empty() {
+    /// Writes what the kernel takes, at least one byte, waiting for room if there is none. `bytes` is not empty.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        loop {
             match self.io.inner().write(bytes) {
                 Ok(0) => return Err(Broken::Gone),
-                Ok(count) => bytes = &bytes[count..],
+                Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 
     /// Says that no more will come from this side.

@@ -26,7 +26,8 @@ use self::plan::{Action, Event, Patience, Plan, WorkerId};
 use self::signals::{Request, Signals};
 use self::spawn::End;
 use crate::config::{Config, Sources};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::counters::Counter;
+use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
 use crate::tune;
 use crate::worker::{
@@ -67,6 +68,8 @@ struct Child {
     pid: Pid,
     slot: usize,
     channel: Channel,
+    /// Its row of the scoreboard, by number.
+    row: usize,
 }
 
 struct Master {
@@ -230,6 +233,7 @@ impl Master {
                 continue;
             };
             if let Some(child) = self.children.remove(&worker) {
+                self.scoreboard.row(child.row).settle();
                 match end {
                     End::Exit(0) => {
                         log::debug!("master: worker {} (pid {pid}) has finished", child.slot)
@@ -345,7 +349,13 @@ impl Master {
             Some(config) if candidate => config,
             _ => &self.config,
         };
-        match start_worker(worker, slot, config, &self.listeners, self.scoreboard) {
+        let Some(row) = self.free_row() else {
+            log::error!(
+                "master: can't start worker {slot}: too many are still leaving; will try again"
+            );
+            return Some(Event::Died(worker));
+        };
+        match start_worker(worker, slot, config, &self.listeners, self.scoreboard, row) {
             Ok(child) => {
                 log::debug!("master: started worker {slot} (pid {})", child.pid);
                 self.children.insert(worker, child);
@@ -356,6 +366,11 @@ impl Master {
                 Some(Event::Died(worker))
             }
         }
+    }
+
+    /// A row of the scoreboard that no living worker has.
+    fn free_row(&self) -> Option<usize> {
+        (0..scoreboard::ROWS).find(|row| self.children.values().all(|child| child.row != *row))
     }
 
     fn order(&self, worker: WorkerId, order: Order) {
@@ -414,8 +429,21 @@ impl Master {
         if failed {
             return Err(MasterError::NeverReady);
         }
-        log::info!("master: stopped");
+        log::info!("master: stopped after {}", self.tally());
         Ok(())
+    }
+
+    /// What all workers have counted since the start, without what never happened.
+    fn tally(&self) -> String {
+        let counts: Vec<String> = Counter::all()
+            .map(|counter| (counter, self.scoreboard.total(counter)))
+            .filter(|(_, count)| *count > 0)
+            .map(|(counter, count)| format!("{} {count}", counter.name()))
+            .collect();
+        match counts.is_empty() {
+            true => "no connection at all".to_owned(),
+            false => counts.join(", "),
+        }
     }
 }
 
@@ -426,6 +454,7 @@ fn start_worker(
     config: &Config,
     listeners: &Listeners,
     scoreboard: Scoreboard,
+    row: usize,
 ) -> io::Result<Child> {
     let (ours, theirs) = Channel::pair()?;
     let sockets = listeners.of_slot(slot, config.workers.count(), &config.listen);
@@ -444,6 +473,7 @@ fn start_worker(
                 listeners,
                 channel: theirs,
                 scoreboard,
+                row: scoreboard.row(row),
             })
         });
         match assigned {
@@ -459,5 +489,6 @@ fn start_worker(
         pid,
         slot,
         channel: ours,
+        row,
     })
 }

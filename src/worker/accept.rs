@@ -11,6 +11,7 @@ use may::io::{CoIo, WaitIo, WaitIoWaker};
 
 use crate::http::connection::{self, Door};
 use crate::http::service::Service;
+use crate::scoreboard::counters::Counter;
 use crate::sys;
 
 /// How many connections beyond the limit may be hearing that there is no room. Those after them wait unaccepted.
@@ -136,22 +137,32 @@ fn accept_all<S: Service>(
     gate: &Gate,
     door: &Arc<Door<S>>,
 ) {
+    let pause = || {
+        door.tally.count(Counter::AcceptPauses);
+        gate.pause();
+    };
     while !gate.is_closing(Close::AtOnce) {
         let open = door.watch.open();
         if open >= gate.max_connections + TURNED_AWAY {
-            gate.pause();
+            pause();
             continue;
         }
         match listener.accept() {
             Ok((stream, _)) => {
                 let door = door.clone();
                 let started = match open < gate.max_connections {
-                    true => sys::start_coroutine(move || connection::serve(stream, &door)),
-                    false => sys::start_coroutine(move || connection::turn_away(stream, &door)),
+                    true => {
+                        door.tally.count(Counter::Connections);
+                        sys::start_coroutine(move || connection::serve(stream, &door))
+                    }
+                    false => {
+                        door.tally.count(Counter::TurnedAway);
+                        sys::start_coroutine(move || connection::turn_away(stream, &door))
+                    }
                 };
                 if let Err(error) = started {
                     log::error!("worker: no stack for a connection, which is closed: {error}");
-                    gate.pause();
+                    pause();
                 }
             }
             Err(error) => match error.kind() {
@@ -162,7 +173,7 @@ fn accept_all<S: Service>(
                 // accept(2): errors of the connection, not of the listener.
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                 // Descriptors or memory have run out: trying again at once would only burn the CPU.
-                _ => gate.pause(),
+                _ => pause(),
             },
         }
     }

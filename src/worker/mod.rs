@@ -34,7 +34,7 @@ use crate::http::limits::Limits;
 use crate::http::lobby::Lobby;
 use crate::http::turnstile::Turnstile;
 use crate::http::watch::Watch;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Row, Scoreboard};
 use crate::seed::{Demo, create_demo};
 use crate::store::url::DatabaseUrl;
 use crate::store::{self, PoolOptions, Store};
@@ -70,6 +70,8 @@ pub struct Assignment<'a> {
     pub listeners: Vec<TcpListener>,
     pub channel: Channel,
     pub scoreboard: Scoreboard,
+    /// The worker's own row of it.
+    pub row: Row,
 }
 
 /// Whether [`prepare`] has something to do.
@@ -133,6 +135,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         listeners,
         channel,
         scoreboard,
+        row,
     } = assignment;
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     if let Err(error) = pin(slot) {
@@ -156,7 +159,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         .set_stack_size(STACK_WORDS)
         .set_pool_capacity(SPARE_STACKS)
         .set_worker_pin(false);
-    let lobby = Arc::new(Lobby::new(watch.clone()).map_err(failed("can't make its lobby"))?);
+    let lobby = Arc::new(Lobby::new(watch.clone(), row).map_err(failed("can't make its lobby"))?);
     let turnstile = Arc::new(Turnstile::new().map_err(failed("can't make its turnstile"))?);
     let door = Arc::new(open_door(
         config,
@@ -164,6 +167,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         watch.clone(),
         lobby.clone(),
         turnstile.clone(),
+        row,
     ));
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
     let returning = door.clone();
@@ -277,6 +281,7 @@ fn open_door(
     watch: Arc<Watch>,
     lobby: Arc<Lobby>,
     turnstile: Arc<Turnstile>,
+    tally: Row,
 ) -> Door<App<Backing>> {
     let writes = match &config.writes {
         Writes::Token(token) => WriteRule::Bearer(token.expose().into()),
@@ -310,6 +315,7 @@ fn open_door(
         lobby,
         turnstile,
         pool: Pool::default(),
+        tally,
     }
 }
 

@@ -17,6 +17,7 @@ use canvas_cluster::http::response::Response;
 use canvas_cluster::http::service::Service;
 use canvas_cluster::http::turnstile::Turnstile;
 use canvas_cluster::http::watch::Watch;
+use canvas_cluster::scoreboard::Scoreboard;
 use canvas_cluster::sys;
 
 /// How long a client waits for anything. Only a server that hangs lets it pass.
@@ -139,7 +140,8 @@ fn start() -> (SocketAddr, Arc<Watch>) {
         .set_stack_size(16 * 1024)
         .set_worker_pin(false);
     let watch = Arc::new(Watch::default());
-    let lobby = Arc::new(Lobby::new(watch.clone()).expect("a lobby"));
+    let tally = Scoreboard::new().expect("shared memory").row(0);
+    let lobby = Arc::new(Lobby::new(watch.clone(), tally).expect("a lobby"));
     let turnstile = Arc::new(Turnstile::new().expect("a turnstile"));
     let door = Arc::new(Door {
         service: Echo,
@@ -154,6 +156,7 @@ fn start() -> (SocketAddr, Arc<Watch>) {
         lobby: lobby.clone(),
         turnstile: turnstile.clone(),
         pool: Pool::default(),
+        tally,
     });
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");

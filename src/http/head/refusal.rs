@@ -1,7 +1,10 @@
-//! Why a message is refused. One row a reason: its status, its name in metrics and logs, and the text for the
-//! person who sent it. Made by the scanner, the parser and the body decoder; answered by the connection.
+//! Why a message is refused. One row a reason: its status and the text for the person who sent it; its name in metrics
+//! and logs is the scoreboard's, which counts it. Made by the scanner, the parser and the body decoder; answered by the
+//! connection.
 
 use std::fmt;
+
+use crate::scoreboard::counters::{Counter, REFUSALS};
 
 /// A reason not to serve a message (RFC 9112 section 2.2: what does not follow the grammar gets a 4xx and a close).
 ///
@@ -81,7 +84,7 @@ use Refusal::*;
 
 impl Refusal {
     /// Every reason, in the order of declaration, so that `ALL[refusal as usize] == refusal`: for tables of counters.
-    pub const ALL: [Refusal; 32] = [
+    pub const ALL: [Refusal; REFUSALS.len()] = [
         BlankLines,
         BareCr,
         BareLf,
@@ -123,49 +126,54 @@ impl Refusal {
 
     /// A short name for metrics and logs: lower case, words joined by `_`, unique.
     pub const fn name(self) -> &'static str {
-        self.row().1
+        REFUSALS[self as usize]
+    }
+
+    /// What counts it.
+    pub const fn counter(self) -> Counter {
+        Counter::Refused(self as u8)
     }
 
     /// One English sentence for the `detail` of the answer. Never holds anything the client sent.
     pub const fn reason(self) -> &'static str {
-        self.row().2
+        self.row().1
     }
 
     #[rustfmt::skip]
-    const fn row(self) -> (u16, &'static str, &'static str) {
+    const fn row(self) -> (u16, &'static str) {
         match self {
-            BlankLines => (400, "blank_lines", "More than two empty lines came before the request line."),
-            BareCr => (400, "bare_cr", "A CR in the head is not followed by LF."),
-            BareLf => (400, "bare_lf", "A line of the head ends with LF alone; HTTP/1.1 lines end with CRLF."),
-            Nul => (400, "nul", "The head holds a NUL byte."),
-            RequestLineTooLong => (414, "request_line_too_long", "The request line is too long."),
-            HeadTooLarge => (431, "head_too_large", "The request line and header fields are too large together."),
-            TooManyFields => (431, "too_many_fields", "The request has too many header fields."),
-            Method => (400, "method", "The request does not begin with a method name."),
-            RequestLine => (400, "request_line", "The first line is not `method target HTTP-version`."),
-            Version => (505, "version", "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
-            Target => (400, "target", "The request target is not valid."),
-            FieldName => (400, "field_name", "A header field name is not valid."),
-            SpaceBeforeColon => (400, "space_before_colon", "A header field has whitespace before its colon."),
-            ObsoleteFold => (400, "obsolete_fold", "A header line begins with whitespace; folded lines are not accepted."),
-            FieldValue => (400, "field_value", "A header field value holds a control byte."),
-            HostMissing => (400, "host_missing", "The Host header field is missing."),
-            HostRepeated => (400, "host_repeated", "The Host header field came more than once."),
-            HostInvalid => (400, "host_invalid", "The Host header field is not a valid host."),
-            FieldRepeated => (400, "field_repeated", "A header field that takes one value came more than once."),
-            FieldNotAscii => (400, "field_not_ascii", "A header field value holds bytes outside printable ASCII."),
-            ContentLength => (400, "content_length", "Content-Length is not one decimal number."),
-            TransferEncoding => (400, "transfer_encoding", "Transfer-Encoding is not one final `chunked`."),
-            TransferCoding => (501, "transfer_coding", "Only the transfer coding `chunked` is implemented."),
-            TransferEncodingAndLength => (400, "transfer_encoding_and_length", "Transfer-Encoding and Content-Length came together."),
-            TransferEncodingInHttp10 => (400, "transfer_encoding_in_http10", "HTTP/1.0 has no Transfer-Encoding."),
-            Expectation => (417, "expectation", "Only the expectation `100-continue` can be met."),
-            BodyTooLarge => (413, "body_too_large", "The content of the request is too large."),
-            ChunkSize => (400, "chunk_size", "A chunk size line is not valid."),
-            ChunkExtension => (400, "chunk_extension", "A chunk extension holds a control byte."),
-            ChunkEnd => (400, "chunk_end", "A chunk is not followed by CRLF."),
-            Trailer => (400, "trailer", "A trailer line is not a valid header field."),
-            ChunkOverhead => (413, "chunk_overhead", "The chunk extensions and trailers are too large."),
+            BlankLines => (400, "More than two empty lines came before the request line."),
+            BareCr => (400, "A CR in the head is not followed by LF."),
+            BareLf => (400, "A line of the head ends with LF alone; HTTP/1.1 lines end with CRLF."),
+            Nul => (400, "The head holds a NUL byte."),
+            RequestLineTooLong => (414, "The request line is too long."),
+            HeadTooLarge => (431, "The request line and header fields are too large together."),
+            TooManyFields => (431, "The request has too many header fields."),
+            Method => (400, "The request does not begin with a method name."),
+            RequestLine => (400, "The first line is not `method target HTTP-version`."),
+            Version => (505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
+            Target => (400, "The request target is not valid."),
+            FieldName => (400, "A header field name is not valid."),
+            SpaceBeforeColon => (400, "A header field has whitespace before its colon."),
+            ObsoleteFold => (400, "A header line begins with whitespace; folded lines are not accepted."),
+            FieldValue => (400, "A header field value holds a control byte."),
+            HostMissing => (400, "The Host header field is missing."),
+            HostRepeated => (400, "The Host header field came more than once."),
+            HostInvalid => (400, "The Host header field is not a valid host."),
+            FieldRepeated => (400, "A header field that takes one value came more than once."),
+            FieldNotAscii => (400, "A header field value holds bytes outside printable ASCII."),
+            ContentLength => (400, "Content-Length is not one decimal number."),
+            TransferEncoding => (400, "Transfer-Encoding is not one final `chunked`."),
+            TransferCoding => (501, "Only the transfer coding `chunked` is implemented."),
+            TransferEncodingAndLength => (400, "Transfer-Encoding and Content-Length came together."),
+            TransferEncodingInHttp10 => (400, "HTTP/1.0 has no Transfer-Encoding."),
+            Expectation => (417, "Only the expectation `100-continue` can be met."),
+            BodyTooLarge => (413, "The content of the request is too large."),
+            ChunkSize => (400, "A chunk size line is not valid."),
+            ChunkExtension => (400, "A chunk extension holds a control byte."),
+            ChunkEnd => (400, "A chunk is not followed by CRLF."),
+            Trailer => (400, "A trailer line is not a valid header field."),
+            ChunkOverhead => (413, "The chunk extensions and trailers are too large."),
         }
     }
 }

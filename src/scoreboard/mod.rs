@@ -1,0 +1,158 @@
+//! What master and workers share in memory. One memfd of 64-bit atomics, mapped before the first fork:
+//! readers never lock, and a worker killed at any instruction leaves it usable, since every write is one word.
+
+pub mod counters;
+pub mod generations;
+mod row;
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::counters::Counter;
+use self::generations::{ENTRIES, Generations};
+pub use self::row::{Intent, Row};
+use crate::sys;
+
+/// How many workers may live at once: two generations of the most that can be configured, and some that are dying.
+pub const ROWS: usize = 2 * 1024 + 256;
+
+/// The words before the table of generations, one page of them.
+const HEADER: usize = 512;
+
+/// The single words of the table, by place.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    /// How many writes, ever, could not mark their shoe in Redis before they committed.
+    RedisOwed,
+    /// Up to which of those Redis was emptied since.
+    RedisSettled,
+}
+
+/// The shared table. Copying it copies the view, not the memory.
+#[derive(Clone, Copy)]
+pub struct Scoreboard {
+    words: &'static [AtomicU64],
+}
+
+impl Scoreboard {
+    /// Maps a zeroed table.
+    ///
+    /// # Errors
+    /// The kernel's, when it has no memory to share.
+    pub fn new() -> io::Result<Self> {
+        Ok(Scoreboard {
+            words: sys::shared_words(
+                "canvas-cluster-scoreboard",
+                HEADER + ENTRIES + ROWS * row::WORDS,
+            )?,
+        })
+    }
+
+    /// The generations of all keys.
+    pub fn generations(&self) -> Generations {
+        Generations(&self.words[HEADER..HEADER + ENTRIES])
+    }
+
+    /// A row; `index` is below [`ROWS`].
+    pub fn row(&self, index: usize) -> Row {
+        let start = HEADER + ENTRIES + index * row::WORDS;
+        Row {
+            words: &self.words[start..start + row::WORDS],
+            generations: self.generations(),
+        }
+    }
+
+    /// How often something happened on all workers that ever were. Never goes back.
+    pub fn total(&self, counter: Counter) -> u64 {
+        (0..ROWS).map(|row| self.row(row).counted(counter)).sum()
+    }
+
+    fn word(&self, word: Word) -> &AtomicU64 {
+        &self.words[word as usize]
+    }
+
+    /// Notes that a write may leave its old value in Redis. Called before the commit, so that nobody on this
+    /// host believes Redis once the write shows. A worker that dies afterwards leaves its debt to the others.
+    pub fn owe_redis(&self) {
+        self.word(Word::RedisOwed).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The debt to be settled now, if any: pass it to [`Scoreboard::settle_redis`] once Redis holds nothing old.
+    pub fn redis_debt(&self) -> Option<RedisDebt> {
+        // Settled is read first: read the other way round, a settlement in between would hide a newer debt.
+        let settled = self.word(Word::RedisSettled).load(Ordering::SeqCst);
+        let owed = self.word(Word::RedisOwed).load(Ordering::SeqCst);
+        (settled < owed).then_some(RedisDebt(owed))
+    }
+
+    /// Forgives the debt as it was when it was read; one made since stays. Any worker may settle for all.
+    pub fn settle_redis(&self, debt: RedisDebt) {
+        self.word(Word::RedisSettled)
+            .fetch_max(debt.0, Ordering::SeqCst);
+    }
+}
+
+/// How far the debt reached when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedisDebt(u64);
+
+#[cfg(test)]
+mod tests {
+    use super::generations::Entry;
+    use super::*;
+
+    #[test]
+    fn a_write_moves_its_entries_when_it_is_done_and_not_before() {
+        let board = Scoreboard::new().expect("shared memory");
+        let of = |shoe_id| board.generations().load(Entry::of_shoe(shoe_id));
+        let intent = board.row(3).intend(1, &[7, 8]);
+        assert_eq!((of(7), of(8), of(9)), (0, 0, 0));
+        drop(intent);
+        assert_eq!((of(7), of(8), of(9)), (1, 1, 0));
+        drop(board.row(3).intend(1, &[7]));
+        assert_eq!((of(7), of(8)), (2, 1));
+        drop(board.row(3).intend(1, &[]));
+        assert_eq!((of(7), of(8)), (2, 1));
+        drop(board.row(3).intend(1, &[1, 2, 3]));
+        assert_eq!((of(7), of(8), of(9)), (3, 2, 1));
+    }
+
+    #[test]
+    fn the_writes_of_a_dead_worker_are_told_by_who_reaps_it() {
+        let board = Scoreboard::new().expect("shared memory");
+        let of = |shoe_id| board.generations().load(Entry::of_shoe(shoe_id));
+        // A process that is killed drops nothing.
+        std::mem::forget(board.row(0).intend(0, &[7]));
+        std::mem::forget(board.row(0).intend(5, &[8]));
+        std::mem::forget(board.row(1).intend(0, &[9]));
+        board.row(0).settle();
+        assert_eq!((of(7), of(8), of(9)), (1, 1, 0));
+        board.row(0).settle();
+        assert_eq!((of(7), of(8), of(9)), (1, 1, 0));
+    }
+
+    #[test]
+    fn totals_are_of_all_rows() {
+        let board = Scoreboard::new().expect("shared memory");
+        board.row(0).count(Counter::Requests);
+        board.row(ROWS - 1).count(Counter::Requests);
+        board.row(1).count(Counter::Refused(31));
+        assert_eq!(board.total(Counter::Requests), 2);
+        assert_eq!(board.total(Counter::Refused(31)), 1);
+        assert_eq!(board.total(Counter::Refused(30)), 0);
+    }
+
+    #[test]
+    fn a_debt_made_while_an_older_one_is_settled_stays() {
+        let board = Scoreboard::new().expect("shared memory");
+        assert_eq!(board.redis_debt(), None);
+        board.owe_redis();
+        let seen = board.redis_debt().expect("owed");
+        board.owe_redis();
+        board.settle_redis(seen);
+        let newer = board.redis_debt().expect("the newer debt stays");
+        board.settle_redis(newer);
+        board.settle_redis(seen);
+        assert_eq!(board.redis_debt(), None);
+    }
+}

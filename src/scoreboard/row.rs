@@ -1,0 +1,101 @@
+//! A worker's row: what it has counted, and which writes it has begun.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::counters::Counter;
+use super::generations::{Entry, Generations};
+
+/// The most lanes that a worker may have.
+const LANES: usize = 64;
+
+/// Where the intents begin; the counters have room to grow in front of them.
+const INTENTS: usize = 64;
+
+/// The words of a row.
+pub(super) const WORDS: usize = INTENTS + LANES;
+
+/// An intent names its first entry in the lowest 16 bits, its second in the next 16, and is open while this is set.
+const OPEN: u64 = 1 << 32;
+
+/// Set when the write concerns more keys than there is room for.
+const EVERYTHING: u64 = 1 << 33;
+
+/// The row of one living worker process. Rows are used again and never cleared: their sums only grow.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub(super) words: &'static [AtomicU64],
+    pub(super) generations: Generations,
+}
+
+impl Row {
+    /// Counts one.
+    pub fn count(&self, counter: Counter) {
+        self.words[counter.place()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn counted(&self, counter: Counter) -> u64 {
+        self.words[counter.place()].load(Ordering::Relaxed)
+    }
+
+    /// Notes that `lane` is about to commit a write to these shoes. Until the note is dropped, which tells all
+    /// caches of the host, the worker's death tells them instead: see [`Row::settle`].
+    ///
+    /// A lane writes one thing at a time. What it noted before and has not dropped is told at once.
+    pub fn intend(&self, lane: usize, shoe_ids: &[i32]) -> Intent {
+        let word = &self.words[INTENTS + lane];
+        self.close(word);
+        let intent = match *shoe_ids {
+            [] => 0,
+            [one] => OPEN | (u64::from(Entry::of_shoe(one).0) * 0x1_0001),
+            [one, two] => {
+                OPEN | u64::from(Entry::of_shoe(one).0) | (u64::from(Entry::of_shoe(two).0) << 16)
+            }
+            _ => OPEN | EVERYTHING,
+        };
+        // Before the commit in every order that any core may see.
+        word.store(intent, Ordering::SeqCst);
+        Intent { row: *self, lane }
+    }
+
+    /// Tells the host's caches of every write that a worker which is gone had begun: it may have committed and died
+    /// before it told them. Called by who reaps it.
+    pub fn settle(&self) {
+        for word in &self.words[INTENTS..] {
+            self.close(word);
+        }
+    }
+
+    fn close(&self, word: &AtomicU64) {
+        let intent = word.load(Ordering::SeqCst);
+        if intent & OPEN == 0 {
+            return;
+        }
+        if intent & EVERYTHING != 0 {
+            self.generations.bump_all();
+        } else {
+            let (one, two) = (Entry(intent as u16), Entry((intent >> 16) as u16));
+            self.generations.bump(one);
+            if two != one {
+                self.generations.bump(two);
+            }
+        }
+        // Closed last: who dies in between has told twice, never not at all.
+        word.store(0, Ordering::SeqCst);
+    }
+}
+
+/// A write that may be committed. Dropping it, at the latest before the write is acknowledged, kills every cached answer
+/// that it may have made old; whether it was committed at all does not matter.
+#[must_use]
+pub struct Intent {
+    row: Row,
+    lane: usize,
+}
+
+impl Drop for Intent {
+    fn drop(&mut self) {
+        self.row.close(&self.row.words[INTENTS + self.lane]);
+    }
+}
+
+const _: () = assert!(Counter::COUNT <= INTENTS);
