@@ -8,6 +8,7 @@
 //! - `counters`: what happens to connections and requests is counted, and told at the end.
 //! - `crowd`: many connections at once.
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
+//! - `hosts`: servers that share a database and a Redis see what each of them writes.
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `problems`: what is refused, and how it is said.
@@ -25,6 +26,7 @@ mod configuration;
 mod counters;
 mod crowd;
 mod harness;
+mod hosts;
 mod house;
 mod manners;
 mod outages;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::http::head::Head;
-use crate::http::response::Response;
+use crate::http::response::{LaidOut, Response};
 
 /// How answers are dressed, from the configuration.
 #[derive(Debug, Clone)]
@@ -14,6 +14,20 @@ pub struct Manners {
     /// `Cache-Control` of what may be kept.
     cache_control: String,
     origins: Vec<String>,
+}
+
+/// An answer that may be kept and shown many times.
+#[derive(Debug)]
+pub struct Page {
+    response: LaidOut,
+    etag: String,
+}
+
+impl Page {
+    /// The bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.response.size() + self.etag.len()
+    }
 }
 
 /// What of a request's head decides how its answer is dressed. Empty, and free of allocation, for a plain GET.
@@ -51,25 +65,31 @@ impl Manners {
         }
     }
 
-    /// Content that may be kept, with its validator: 200, or 304 to a client that has it already.
-    pub fn cacheable(
-        &self,
-        asked: &Asked,
-        content_type: &'static str,
-        body: bytes::Bytes,
-    ) -> Response {
+    /// Content that may be kept, with its validator.
+    pub fn page(&self, content_type: &'static str, body: bytes::Bytes) -> Page {
         let etag = etag(&body);
+        let response = Response::new(200)
+            .body(content_type, body)
+            .header("ETag", etag.clone())
+            .header("Cache-Control", self.cache_control.clone());
+        Page {
+            response: response.lay_out(),
+            etag,
+        }
+    }
+
+    /// A page: 200, or 304 to a client that has it already.
+    pub fn show(&self, asked: &Asked, page: &Page) -> Response {
         let known = asked
             .if_none_match
             .as_deref()
-            .is_some_and(|list| lists(list, &etag));
-        let response = match known {
-            true => Response::new(304),
-            false => Response::new(200).body(content_type, body),
-        };
-        response
-            .header("ETag", etag)
-            .header("Cache-Control", self.cache_control.clone())
+            .is_some_and(|list| lists(list, &page.etag));
+        match known {
+            true => Response::new(304)
+                .header("ETag", page.etag.clone())
+                .header("Cache-Control", self.cache_control.clone()),
+            false => page.response.clone().into(),
+        }
     }
 
     /// Dresses the finished answer. `id` says that the request's id belongs to it: to errors and writes.

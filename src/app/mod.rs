@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::manners::Page;
 use crate::store::{Draft, ShoeImages, StoreError};
 
 /// What the service needs from below. Calls wait (a coroutine parks) until the answer or the request's deadline.
 pub trait Backend: Send + Sync + 'static {
-    /// The shoe's rows as a JSON array.
-    fn shoe(&self, shoe_id: i32) -> Result<Bytes, Failure>;
+    /// The page of a shoe, which `page` makes of its rows as a JSON array when there is none yet.
+    fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure>;
     /// The row as a JSON object.
     fn row(&self, id: i32) -> Result<Option<Bytes>, Failure>;
     /// Stores a row; answered after the commit.

@@ -137,11 +137,12 @@ impl<B: Backend> App<B> {
     fn perform(&self, call: Call, asked: &Asked, body: &[u8]) -> Result<Response, Failure> {
         Ok(match call {
             Call::Shoe(shoe_id) => {
-                let json = self.backend.shoe(shoe_id)?;
-                self.manners.cacheable(asked, JSON, json)
+                let page = |json| self.manners.page(JSON, json);
+                self.manners
+                    .show(asked, &*self.backend.shoe(shoe_id, &page)?)
             }
             Call::Row(id) => match self.backend.row(id)? {
-                Some(json) => self.manners.cacheable(asked, JSON, json),
+                Some(json) => self.manners.show(asked, &self.manners.page(JSON, json)),
                 None => no_row(id),
             },
             Call::Insert => match read(body, None) {

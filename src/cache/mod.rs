@@ -1,3 +1,5 @@
-//! Caches in front of the store. Today: Redis, shared by all workers and hosts.
+//! Caches of answers: the worker's own, and Redis, shared by hosts.
 
+pub mod invalidations;
+pub mod l1;
 pub mod redis;

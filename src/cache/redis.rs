@@ -13,12 +13,16 @@
 //! Redis is optional at every moment: when it fails, reads are misses and a breaker keeps lanes from waiting on it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use redis::{Client, Connection, RedisError, RedisResult};
 
+use super::invalidations;
+use super::l1::Trust;
 use crate::scoreboard::Scoreboard;
 use crate::store::Fence;
 
@@ -65,7 +69,9 @@ struct FillTicket {
 /// The cache: a pool of connections, its breaker and the key names.
 pub struct RedisCache {
     pool: r2d2::Pool<Connector>,
+    client: Client,
     prefix: String,
+    channel: String,
     epoch_key: String,
     ttl: Duration,
     tombstone_life: Duration,
@@ -136,9 +142,11 @@ impl RedisCache {
             .test_on_check_out(false)
             .connection_timeout(IO_TIMEOUT)
             .error_handler(Box::new(Quiet))
-            .build_unchecked(Connector(client));
+            .build_unchecked(Connector(client.clone()));
         Ok(RedisCache {
             pool,
+            client,
+            channel: invalidations::channel(prefix),
             prefix: format!("{prefix}shoe:{FORMAT}:"),
             epoch_key: format!("{prefix}epoch"),
             ttl,
@@ -238,12 +246,44 @@ impl RedisCache {
         }
     }
 
+    /// Starts to hear of the writes of other hosts, and gives `trust` while it does.
+    ///
+    /// # Errors
+    /// The kernel has no thread left for us.
+    pub fn listen(&self, trust: Arc<Trust>) -> io::Result<()> {
+        invalidations::listen(self.client.clone(), &self.channel, self.scoreboard, trust)
+    }
+
+    /// Tells other hosts that the answers of these shoes are old. Called after the commit, before it is acknowledged.
+    pub fn publish(&self, shoe_ids: &[i32]) {
+        if shoe_ids.is_empty() {
+            return;
+        }
+        let told = self.attempt(|connection| {
+            redis::cmd("PUBLISH")
+                .arg(&self.channel)
+                .arg(invalidations::message(&self.scoreboard, shoe_ids))
+                .query::<()>(connection)
+        });
+        // Told to all once Redis is back.
+        if told.is_err() {
+            self.scoreboard.owe_redis();
+        }
+    }
+
     /// Begins a new epoch if a write is owed, so that no value of before is believed by anyone.
     fn settle(&self, connection: &mut Connection) -> RedisResult<()> {
         if let Some(debt) = self.scoreboard.redis_debt() {
-            redis::cmd("SET")
+            // The writes that are owed could not tell other hosts, either.
+            redis::pipe()
+                .cmd("SET")
                 .arg(&self.epoch_key)
                 .arg(new_epoch())
+                .ignore()
+                .cmd("PUBLISH")
+                .arg(&self.channel)
+                .arg(invalidations::message_of_everything(&self.scoreboard))
+                .ignore()
                 .query::<()>(connection)?;
             self.scoreboard.settle_redis(debt);
             log::info!(
@@ -331,7 +371,7 @@ fn new_epoch() -> String {
 
 /// What went wrong, without anything of the connection's URL: the crate's detail may quote the server's words, which
 /// never hold a password, and the kind.
-fn describe(error: &RedisError) -> String {
+pub(super) fn describe(error: &RedisError) -> String {
     match error.detail() {
         Some(detail) => format!("{} ({detail})", error.category()),
         None => error.category().to_owned(),

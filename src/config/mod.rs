@@ -52,6 +52,10 @@ pub struct Config {
     /// At least one address; none twice, except with port 0.
     pub listen: Vec<SocketAddr>,
     pub database: Database,
+    /// Bytes of finished answers that each worker keeps, 0 for none.
+    pub l1_bytes: usize,
+    /// The age at which a worker asks again, whether it heard of a write or not.
+    pub l1_ttl: Duration,
     /// The shared cache, if there is one.
     pub redis: Option<Redis>,
     pub writes: Writes,

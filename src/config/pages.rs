@@ -91,6 +91,7 @@ fn grouped() -> impl Iterator<Item = (Group, impl Iterator<Item = &'static Setti
     let groups = [
         Group::Process,
         Group::Database,
+        Group::Cache,
         Group::Redis,
         Group::Writes,
         Group::Responses,

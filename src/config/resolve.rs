@@ -77,6 +77,8 @@ pub(super) fn resolve(
                 path: state_dir.join(EMBEDDED),
             },
         },
+        l1_bytes: values.l1_bytes,
+        l1_ttl: values.l1_ttl,
         redis: redis.map(|chosen| Redis {
             url: chosen.secret,
             prefix: values.redis_prefix,

@@ -33,6 +33,7 @@ pub(super) enum Preset {
 pub(super) enum Group {
     Process,
     Database,
+    Cache,
     Redis,
     Writes,
     Responses,
@@ -45,6 +46,7 @@ impl Group {
         match self {
             Group::Process => "Process",
             Group::Database => "Database",
+            Group::Cache => "Workers' own cache",
             Group::Redis => "Redis",
             Group::Writes => "Writes",
             Group::Responses => "Responses",

@@ -147,6 +147,28 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "l1_bytes",
+        value_name: "SIZE",
+        default: Preset::Value("64MiB"),
+        group: Group::Cache,
+        help: "Memory for finished answers in each worker; 0 keeps none",
+        kind: Kind::Size {
+            range: 0..=64 * 1024 * MIB,
+            field: |v| &mut v.l1_bytes,
+        },
+    },
+    Setting {
+        key: "l1_ttl",
+        value_name: "TIME",
+        default: Preset::Value("5s"),
+        group: Group::Cache,
+        help: "Time a worker may keep an answer: how long a write goes unseen that was made past this server, or on another host without Redis",
+        kind: Kind::Time {
+            range: TENTH..=HOUR,
+            field: |v| &mut v.l1_ttl,
+        },
+    },
+    Setting {
         key: "redis_url",
         value_name: "URL",
         default: Preset::None {

@@ -4,9 +4,17 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// The fields that every response begins with.
+/// The length of an IMF-fixdate (RFC 9110 section 5.6.7).
+pub const DATE_LENGTH: usize = 29;
+
+const VERSION: &[u8] = b"HTTP/1.1 ";
+
+/// The end of the status line, and the first field.
+const DATE: &[u8] = b"\r\nDate: ";
+
+/// The end of that, and the fields that are always the same.
 const SERVER: &str = concat!(
-    "Server: canvas-cluster/",
+    "\r\nServer: canvas-cluster/",
     env!("CARGO_PKG_VERSION"),
     "\r\nX-Content-Type-Options: nosniff\r\n"
 );
@@ -15,16 +23,38 @@ const SERVER: &str = concat!(
 #[derive(Debug, Clone)]
 pub struct Response {
     status: u16,
-    /// Empty for a response without content.
-    content_type: &'static str,
-    body: Bytes,
+    content: Content,
     headers: Vec<(&'static str, Cow<'static, str>)>,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    None,
+    Plain(&'static str, Bytes),
+    LaidOut(LaidOut),
+}
+
+/// A response as it goes over the wire, to be sent many times: a date to be overwritten, and then nothing is left to
+/// do but to copy it.
+#[derive(Debug, Clone)]
+pub struct LaidOut {
+    status: u16,
+    wire: Bytes,
+    /// Where the head's last field ends; an empty line and the content follow.
+    head: usize,
+}
+
+impl LaidOut {
+    /// The bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.wire.len()
+    }
 }
 
 /// What the connection knows about the answer that it is about to write.
 pub struct Framing<'a> {
-    /// The value of `Date`, an IMF-fixdate (RFC 9110 section 5.6.7).
-    pub date: &'a [u8],
+    /// The value of `Date`.
+    pub date: &'a [u8; DATE_LENGTH],
     /// The request was HEAD: the head of a GET's answer, without its content (RFC 9110 section 9.3.2).
     pub head_only: bool,
     pub connection: Persistence,
@@ -46,17 +76,31 @@ impl Response {
     pub fn new(status: u16) -> Self {
         Response {
             status,
-            content_type: "",
-            body: Bytes::new(),
+            content: Content::None,
             headers: Vec::new(),
         }
     }
 
     /// With content of this type.
     pub fn body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        self.content_type = content_type;
-        self.body = body.into();
+        self.content = Content::Plain(content_type, body.into());
         self
+    }
+
+    /// Lays it out for many times: see [`Response::from`].
+    pub fn lay_out(&self) -> LaidOut {
+        let mut wire = Vec::new();
+        self.head(&[b' '; DATE_LENGTH], &mut wire);
+        let head = wire.len();
+        wire.extend_from_slice(b"\r\n");
+        if let Content::Plain(_, body) = &self.content {
+            wire.extend_from_slice(body);
+        }
+        LaidOut {
+            status: self.status,
+            wire: wire.into(),
+            head,
+        }
     }
 
     /// With one more field. The value must be one line of visible ASCII: callers build it from their own words.
@@ -71,30 +115,20 @@ impl Response {
 
     /// Appends the response to what waits to be written.
     pub fn encode(&self, framing: &Framing<'_>, out: &mut Vec<u8>) {
-        out.reserve(256 + self.body.len());
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(reason(self.status).as_bytes());
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(SERVER.as_bytes());
-        out.extend_from_slice(b"Date: ");
-        out.extend_from_slice(framing.date);
-        out.extend_from_slice(b"\r\n");
-        if !self.content_type.is_empty() {
-            field(out, "Content-Type", self.content_type);
-        }
-        // RFC 9110 section 8.6: neither 1xx nor 204 may carry a Content-Length.
-        // A 304 stands for content that it does not describe here (section 15.4.5).
-        if self.status >= 200 && self.status != 204 && self.status != 304 {
-            field(
-                out,
-                "Content-Length",
-                itoa::Buffer::new().format(self.body.len()),
-            );
-        }
-        for (name, value) in &self.headers {
-            field(out, name, value);
+        let body: &[u8] = match &self.content {
+            Content::None => &[],
+            Content::Plain(_, body) => body,
+            Content::LaidOut(laid_out) => &laid_out.wire[laid_out.head + 2..],
+        };
+        out.reserve(256 + body.len());
+        match &self.content {
+            Content::LaidOut(laid_out) => {
+                let start = out.len() + date_at(self.status);
+                out.extend_from_slice(&laid_out.wire[..laid_out.head]);
+                out[start..start + DATE_LENGTH].copy_from_slice(framing.date);
+                fields(out, &self.headers);
+            }
+            _ => self.head(framing.date, out),
         }
         match framing.connection {
             Persistence::KeepAlive => {}
@@ -103,8 +137,54 @@ impl Response {
         }
         out.extend_from_slice(b"\r\n");
         if !framing.head_only {
-            out.extend_from_slice(&self.body);
+            out.extend_from_slice(body);
         }
+    }
+
+    /// The status line and the fields.
+    fn head(&self, date: &[u8; DATE_LENGTH], out: &mut Vec<u8>) {
+        out.extend_from_slice(VERSION);
+        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason(self.status).as_bytes());
+        out.extend_from_slice(DATE);
+        out.extend_from_slice(date);
+        out.extend_from_slice(SERVER.as_bytes());
+        let length = match &self.content {
+            Content::Plain(content_type, body) => {
+                field(out, "Content-Type", content_type);
+                body.len()
+            }
+            _ => 0,
+        };
+        // RFC 9110 section 8.6: neither 1xx nor 204 may carry a Content-Length.
+        // A 304 stands for content that it does not describe here (section 15.4.5).
+        if self.status >= 200 && self.status != 204 && self.status != 304 {
+            field(out, "Content-Length", itoa::Buffer::new().format(length));
+        }
+        fields(out, &self.headers);
+    }
+}
+
+impl From<LaidOut> for Response {
+    /// What was laid out, once more; fields may be added.
+    fn from(laid_out: LaidOut) -> Self {
+        Response {
+            status: laid_out.status,
+            content: Content::LaidOut(laid_out),
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// Where the date begins in the head of a response with this status.
+fn date_at(status: u16) -> usize {
+    VERSION.len() + "200 ".len() + reason(status).len() + DATE.len()
+}
+
+fn fields(out: &mut Vec<u8>, headers: &[(&'static str, Cow<'static, str>)]) {
+    for (name, value) in headers {
+        field(out, name, value);
     }
 }
 
@@ -173,6 +253,36 @@ mod tests {
             "{get}"
         );
         assert!(!get.contains("Connection"));
+    }
+
+    #[test]
+    fn what_is_laid_out_once_is_sent_like_what_is_not() {
+        for content in [true, false] {
+            let mut plain = Response::new(if content { 200 } else { 404 }).header("ETag", "\"1\"");
+            if content {
+                plain = plain.body("application/json", "[1, 2]");
+            }
+            let again = Response::from(plain.lay_out());
+            let (plain, again) = (
+                plain.header("Vary", "Origin"),
+                again.header("Vary", "Origin"),
+            );
+            assert_eq!(plain.status(), again.status());
+            for head_only in [true, false] {
+                for connection in [
+                    Persistence::KeepAlive,
+                    Persistence::KeepAliveSaid,
+                    Persistence::Close,
+                ] {
+                    let sent = encode(&again, head_only, connection);
+                    assert_eq!(sent, encode(&plain, head_only, connection));
+                    assert!(
+                        sent.contains("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"),
+                        "{sent}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use may::io::WaitIoWaker;
 use slab::Slab;
 
+use super::response::DATE_LENGTH;
+
 /// No deadline.
 const NEVER: u64 = u64::MAX;
-
-/// The length of an IMF-fixdate.
-const DATE_LENGTH: usize = 29;
 
 /// The worker's coarse clock, all its connections, and whether it is about to leave. Shared by the tick and the
 /// connections of one scheduler thread, so its locks are never contended; they are never held over a wait.

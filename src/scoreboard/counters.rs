@@ -25,6 +25,9 @@ pub enum Counter {
     IdleTimeouts,
     /// Requests whose handling panicked.
     Panics,
+    /// Answers that the worker's own cache had, and had not.
+    L1Hits,
+    L1Misses,
     /// Messages refused for the reason of this place in [`REFUSALS`].
     Refused(u8),
 }
@@ -66,7 +69,7 @@ pub const REFUSALS: [&str; 32] = [
 ];
 
 /// The counters without a number of their own, in the order of their places.
-const PLAIN: [(Counter, &str); 13] = [
+const PLAIN: [(Counter, &str); 15] = [
     (Counter::Connections, "connections"),
     (Counter::TurnedAway, "turned_away"),
     (Counter::AcceptPauses, "accept_pauses"),
@@ -80,6 +83,8 @@ const PLAIN: [(Counter, &str); 13] = [
     (Counter::WriteTimeouts, "write_timeouts"),
     (Counter::IdleTimeouts, "idle_timeouts"),
     (Counter::Panics, "panics"),
+    (Counter::L1Hits, "l1_hits"),
+    (Counter::L1Misses, "l1_misses"),
 ];
 
 impl Counter {
@@ -127,6 +132,8 @@ impl Counter {
             Counter::WriteTimeouts => 10,
             Counter::IdleTimeouts => 11,
             Counter::Panics => 12,
+            Counter::L1Hits => 13,
+            Counter::L1Misses => 14,
             Counter::Refused(at) => PLAIN.len() + at as usize,
         }
     }

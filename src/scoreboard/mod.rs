@@ -5,6 +5,7 @@ pub mod counters;
 pub mod generations;
 mod row;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +23,8 @@ const HEADER: usize = 512;
 /// The single words of the table, by place.
 #[derive(Debug, Clone, Copy)]
 enum Word {
+    /// Which host this is, to tell its messages from those of others.
+    Identity,
     /// How many writes, ever, could not mark their shoe in Redis before they committed.
     RedisOwed,
     /// Up to which of those Redis was emptied since.
@@ -40,12 +43,22 @@ impl Scoreboard {
     /// # Errors
     /// The kernel's, when it has no memory to share.
     pub fn new() -> io::Result<Self> {
-        Ok(Scoreboard {
+        let board = Scoreboard {
             words: sys::shared_words(
                 "canvas-cluster-scoreboard",
                 HEADER + ENTRIES + ROWS * row::WORDS,
             )?,
-        })
+        };
+        let identity = RandomState::new().hash_one(std::process::id());
+        board
+            .word(Word::Identity)
+            .store(identity, Ordering::Relaxed);
+        Ok(board)
+    }
+
+    /// A number that no other running server has, by all odds.
+    pub fn identity(&self) -> u64 {
+        self.word(Word::Identity).load(Ordering::Relaxed)
     }
 
     /// The generations of all keys.

@@ -2,6 +2,7 @@
 //! everything of one kind that waits, answers it with one query, and hands the whole batch of answers to the
 //! scheduler with one wake-up.
 
+use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,10 +13,14 @@ use bytes::Bytes;
 use may::coroutine::{self, Coroutine};
 
 use super::queue::{Batch, Job, Pending, Queues, UnderWay, WriteJob};
+use crate::app::manners::Page;
 use crate::app::{Backend, Failure, images};
+use crate::cache::l1::{Found, L1};
 use crate::cache::redis::RedisCache;
 use crate::http::watch::Watch;
-use crate::store::{Deadline, Draft, Fence, NoFence, ShoeImages, Store, StoreError};
+use crate::scoreboard::counters::Counter;
+use crate::scoreboard::{Intent, Row};
+use crate::store::{Deadline, Draft, Fence, ShoeImages, Store, StoreError};
 
 /// How long past its deadline a lane may come back with its own, better answer.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
@@ -35,6 +40,8 @@ pub struct Lanes {
     porter: OnceLock<Coroutine>,
     store: Arc<dyn Store>,
     redis: Option<RedisCache>,
+    /// Where each lane notes what it is about to commit.
+    row: Row,
     request_timeout: Duration,
     /// When the store was last said to be in trouble; `None` while it is well.
     trouble: Mutex<Option<Instant>>,
@@ -50,6 +57,7 @@ impl Lanes {
     pub fn new(
         store: Arc<dyn Store>,
         redis: Option<RedisCache>,
+        row: Row,
         request_timeout: Duration,
     ) -> Self {
         Lanes {
@@ -60,6 +68,7 @@ impl Lanes {
             porter: OnceLock::new(),
             store,
             redis,
+            row,
             request_timeout,
             trouble: Mutex::default(),
         }
@@ -147,13 +156,13 @@ impl Lanes {
             drop(queues);
             if let Some(batch) = batch {
                 lock(&self.under_way)[number] = batch.under_way();
-                self.perform(batch);
+                self.perform(number, batch);
                 lock(&self.under_way)[number] = None;
             }
         }
     }
 
-    fn perform(&self, batch: Batch) {
+    fn perform(&self, number: usize, batch: Batch) {
         match batch {
             Batch::Shoes(jobs) => self.read(jobs, |keys, deadline| self.find_shoes(keys, deadline)),
             Batch::Rows(jobs) => self.read(jobs, |ids, deadline| self.find_rows(ids, deadline)),
@@ -165,7 +174,7 @@ impl Lanes {
                 self.wake(jobs.into_iter().filter_map(|job| job.answer(pong.clone())));
             }
             Batch::Writes(jobs) => {
-                self.wake(jobs.into_iter().filter_map(|job| self.write(job)));
+                self.wake(jobs.into_iter().filter_map(|job| self.write(number, job)));
             }
         }
     }
@@ -234,26 +243,33 @@ impl Lanes {
             .collect())
     }
 
-    fn write(&self, job: WriteJob) -> Option<Coroutine> {
+    fn write(&self, number: usize, job: WriteJob) -> Option<Coroutine> {
         if job.deadline().passed() {
             return job.fail(Failure::Store(Arc::new(StoreError::TimedOut)));
         }
-        let fence: &dyn Fence = self.redis.as_ref().map_or(&NoFence, |redis| redis);
+        let notice = Notice {
+            lanes: self,
+            number,
+            begun: RefCell::default(),
+        };
         match job {
             WriteJob::Insert(job) => {
-                let outcome =
-                    self.guard(|| self.heed(self.store.insert(&job.question, fence, job.deadline)));
+                let outcome = self
+                    .guard(|| self.heed(self.store.insert(&job.question, &notice, job.deadline)));
+                notice.tell();
                 job.answer(outcome)
             }
             WriteJob::Replace(job) => {
                 let (id, draft) = &job.question;
                 let outcome =
-                    self.guard(|| self.heed(self.store.replace(*id, draft, fence, job.deadline)));
+                    self.guard(|| self.heed(self.store.replace(*id, draft, &notice, job.deadline)));
+                notice.tell();
                 job.answer(outcome)
             }
             WriteJob::Delete(job) => {
-                let outcome =
-                    self.guard(|| self.heed(self.store.delete(job.question, fence, job.deadline)));
+                let outcome = self
+                    .guard(|| self.heed(self.store.delete(job.question, &notice, job.deadline)));
+                notice.tell();
                 job.answer(outcome)
             }
         }
@@ -290,15 +306,60 @@ impl Lanes {
     }
 }
 
+/// Tells every cache of one write: before its commit that it may come, and before its answer that it may have.
+struct Notice<'l> {
+    lanes: &'l Lanes,
+    number: usize,
+    begun: RefCell<Option<(Vec<i32>, Intent)>>,
+}
+
+impl Fence for Notice<'_> {
+    fn raise(&self, shoe_ids: &[i32]) {
+        if let Some(redis) = &self.lanes.redis {
+            redis.raise(shoe_ids);
+        }
+        let intent = self.lanes.row.intend(self.number, shoe_ids);
+        *self.begun.borrow_mut() = Some((shoe_ids.to_vec(), intent));
+    }
+}
+
+impl Notice<'_> {
+    /// Whatever came of the write: also one that failed in its commit may have happened.
+    fn tell(self) {
+        let Some((shoe_ids, intent)) = self.begun.into_inner() else {
+            return;
+        };
+        drop(intent);
+        if let Some(redis) = &self.lanes.redis {
+            redis.publish(&shoe_ids);
+        }
+    }
+}
+
 /// The service's view of the lanes, and of the worker that they belong to.
 pub struct Backing {
     pub lanes: Arc<Lanes>,
     pub watch: Arc<Watch>,
+    pub l1: L1<Arc<Page>>,
+    pub tally: Row,
 }
 
 impl Backend for Backing {
-    fn shoe(&self, shoe_id: i32) -> Result<Bytes, Failure> {
-        self.lanes.ask(shoe_id, Queues::push_shoe)
+    fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure> {
+        let stamp = match self.l1.find(shoe_id, self.watch.now()) {
+            Found::Answer(page) => {
+                self.tally.count(Counter::L1Hits);
+                return Ok(page);
+            }
+            Found::Nothing(stamp) => stamp,
+        };
+        self.tally.count(Counter::L1Misses);
+        let page = Arc::new(page(self.lanes.ask(shoe_id, Queues::push_shoe)?));
+        if let Some(stamp) = stamp {
+            let now = self.watch.now();
+            self.l1.keep(shoe_id, page.clone(), page.size(), stamp, now);
+        }
+        Ok(page)
     }
 
     fn row(&self, id: i32) -> Result<Option<Bytes>, Failure> {
@@ -331,6 +392,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::scoreboard::Scoreboard;
     use crate::sys;
 
     /// A store whose every call hangs until the test lets it go, as on a disk that does not answer.
@@ -378,6 +440,7 @@ mod tests {
         let lanes = Arc::new(Lanes::new(
             Arc::new(Hung(Mutex::new(hung))),
             None,
+            Scoreboard::new().expect("shared memory").row(0),
             Duration::from_millis(50),
         ));
         lanes.start(1).expect("a lane");

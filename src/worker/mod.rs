@@ -26,6 +26,7 @@ use self::control::{Channel, Heard, Order, Report};
 use self::lanes::{Backing, Lanes};
 use crate::app::manners::Manners;
 use crate::app::routes::{App, WriteRule};
+use crate::cache::l1::{L1, Trust};
 use crate::cache::redis::RedisCache;
 use crate::config::{Config, Database, Writes};
 use crate::http::buffer::Pool;
@@ -144,9 +145,22 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let signals = finish_signals().map_err(failed("can't listen for signals"))?;
 
     let watch = Arc::new(Watch::default());
+    let redis = open_redis(config, scoreboard)?;
+    let trust = Arc::new(match &redis {
+        Some(_) => Trust::not_yet(),
+        None => Trust::always(),
+    });
+    if let Some(redis) = &redis {
+        redis
+            .listen(trust.clone())
+            .map_err(failed("can't listen to other hosts"))?;
+    }
+    let generations = scoreboard.generations();
+    let l1 = L1::new(config.l1_bytes, config.l1_ttl, generations, trust);
     let lanes = Arc::new(Lanes::new(
         open_store(config)?,
-        open_redis(config, scoreboard)?,
+        redis,
+        row,
         config.request_timeout,
     ));
     lanes
@@ -161,14 +175,13 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         .set_worker_pin(false);
     let lobby = Arc::new(Lobby::new(watch.clone(), row).map_err(failed("can't make its lobby"))?);
     let turnstile = Arc::new(Turnstile::new().map_err(failed("can't make its turnstile"))?);
-    let door = Arc::new(open_door(
-        config,
-        lanes.clone(),
-        watch.clone(),
-        lobby.clone(),
-        turnstile.clone(),
-        row,
-    ));
+    let backing = Backing {
+        lanes: lanes.clone(),
+        watch: watch.clone(),
+        l1,
+        tally: row,
+    };
+    let door = Arc::new(open_door(config, backing, lobby.clone(), turnstile.clone()));
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
     let returning = door.clone();
     start_vital(move || accept::readmit(&returning)).map_err(failed("can't attend its lobby"))?;
@@ -277,11 +290,9 @@ fn open_redis(config: &Config, scoreboard: Scoreboard) -> Result<Option<RedisCac
 
 fn open_door(
     config: &Config,
-    lanes: Arc<Lanes>,
-    watch: Arc<Watch>,
+    backing: Backing,
     lobby: Arc<Lobby>,
     turnstile: Arc<Turnstile>,
-    tally: Row,
 ) -> Door<App<Backing>> {
     let writes = match &config.writes {
         Writes::Token(token) => WriteRule::Bearer(token.expose().into()),
@@ -289,15 +300,9 @@ fn open_door(
     };
     let manners = Manners::new(config.cache_max_age, config.cors_origins.clone());
     let limits = &config.limits;
+    let (watch, tally) = (backing.watch.clone(), backing.tally);
     Door {
-        service: App::new(
-            Backing {
-                lanes,
-                watch: watch.clone(),
-            },
-            writes,
-            manners,
-        ),
+        service: App::new(backing, writes, manners),
         limits: Limits {
             request_line: limits.max_request_line,
             head: limits.max_head,

@@ -1,0 +1,145 @@
+//! Hearing of the writes of other hosts: each worker subscribes to a channel of the Redis that they share. While the
+//! subscription stands, every write committed elsewhere kills this host's answers within one message; while it doesn't,
+//! the worker's own cache is passed by, and what it held is not believed afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, thread};
+
+use redis::{Client, PubSub, RedisError, RedisResult};
+
+use super::l1::Trust;
+use crate::scoreboard::Scoreboard;
+use crate::scoreboard::generations::Entry;
+
+/// How long nothing may come before the subscription is asked for a sign of life, and how long that may take. Twice
+/// this is how long a host may go on without hearing.
+const SILENCE: Duration = Duration::from_millis(250);
+
+/// How long to leave Redis alone after the subscription broke.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What stands for every shoe in a message.
+const EVERYTHING: &str = "*";
+
+/// The channel of all clusters that share a prefix.
+pub(super) fn channel(prefix: &str) -> String {
+    format!("{prefix}invalidations")
+}
+
+/// The message for these shoes: which host says it, since the sender has no need to hear it, and their ids.
+pub(super) fn message(scoreboard: &Scoreboard, shoe_ids: &[i32]) -> String {
+    let mut text = format!("{:x}", scoreboard.identity());
+    for shoe_id in shoe_ids {
+        text.push(' ');
+        text += itoa::Buffer::new().format(*shoe_id);
+    }
+    text
+}
+
+/// The message after which no answer of before counts.
+pub(super) fn message_of_everything(scoreboard: &Scoreboard) -> String {
+    format!("{:x} {EVERYTHING}", scoreboard.identity())
+}
+
+/// Does what a message says. One that makes no sense kills everything: its sender is of another version, and a miss is
+/// cheap.
+fn heed(text: &str, scoreboard: &Scoreboard) {
+    let mut words = text.split(' ');
+    if words.next() == Some(&format!("{:x}", scoreboard.identity())) {
+        return;
+    }
+    let shoe_ids: Result<Vec<i32>, _> = words.map(str::parse).collect();
+    match shoe_ids {
+        Ok(shoe_ids) if !shoe_ids.is_empty() => {
+            for shoe_id in shoe_ids {
+                scoreboard.generations().bump(Entry::of_shoe(shoe_id));
+            }
+        }
+        _ => scoreboard.generations().bump_all(),
+    }
+}
+
+/// Starts the thread that hears, for ever. Until it does, `trust` is not given.
+///
+/// # Errors
+/// The kernel has no thread left for us.
+pub(super) fn listen(
+    client: Client,
+    channel: &str,
+    scoreboard: Scoreboard,
+    trust: Arc<Trust>,
+) -> io::Result<()> {
+    let channel = channel.to_owned();
+    thread::Builder::new()
+        .name("invalidations".to_owned())
+        .spawn(move || {
+            loop {
+                let Err(error) = hear(&client, &channel, &scoreboard, &trust);
+                trust.suspend();
+                // The breaker of the lanes' connections says that Redis is away; one voice is enough.
+                log::debug!(
+                    "redis: writes of other hosts are not heard, so this worker's own cache is passed by: {}",
+                    super::redis::describe(&error)
+                );
+                thread::sleep(PAUSE);
+            }
+        })
+        .map(drop)
+}
+
+/// Hears until the subscription breaks.
+fn hear(
+    client: &Client,
+    channel: &str,
+    scoreboard: &Scoreboard,
+    trust: &Trust,
+) -> Result<std::convert::Infallible, RedisError> {
+    let mut connection = client.get_connection_with_timeout(SILENCE)?;
+    connection.set_read_timeout(Some(SILENCE))?;
+    connection.set_write_timeout(Some(SILENCE))?;
+    let mut subscription = connection.as_pubsub();
+    subscription.subscribe(channel)?;
+    trust.begin();
+    loop {
+        let message = next(&mut subscription)?;
+        heed(&message, scoreboard);
+    }
+}
+
+fn next(subscription: &mut PubSub<'_>) -> RedisResult<String> {
+    loop {
+        match subscription.get_message() {
+            Ok(message) => return message.get_payload(),
+            Err(error) if error.is_timeout() => {
+                subscription.ping::<redis::Value>()?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_kills_what_it_names_on_every_host_but_its_own() {
+        let (here, there) = (
+            Scoreboard::new().expect("shared memory"),
+            Scoreboard::new().expect("shared memory"),
+        );
+        assert_ne!(here.identity(), there.identity());
+        let of = |board: &Scoreboard, shoe_id| board.generations().load(Entry::of_shoe(shoe_id));
+        let text = message(&here, &[7, -8]);
+        heed(&text, &here);
+        heed(&text, &there);
+        assert_eq!((of(&here, 7), of(&here, -8)), (0, 0));
+        assert_eq!((of(&there, 7), of(&there, -8), of(&there, 9)), (1, 1, 0));
+        for text in [&message_of_everything(&here), "", "nonsense", "1 2 x"] {
+            let before = of(&there, 9);
+            heed(text, &there);
+            assert_eq!(of(&there, 9), before + 1, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The worker's own cache: finished answers, bounded in bytes, each stamped with the generation that its key had before
+//! anything was asked for it. An answer counts only while the stamp still is the table's, so it is never older than
+//! a write that was acknowledged on this host.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+
+use crate::scoreboard::generations::{Entry, Generations};
+
+/// What an entry costs besides its answer: the cache's own 21 bytes, the entry, and the heap's rounding.
+const OVERHEAD: usize = 200;
+
+/// The size of a usual answer, from which the cache guesses how many there will be.
+const USUAL_ANSWER: usize = 1024;
+
+/// Answers by shoe. Only the scheduler's thread comes here, so the lock is never contended.
+pub struct L1<V> {
+    answers: Option<Mutex<Cache<i32, Kept<V>, ByBytes>>>,
+    generations: Generations,
+    trust: Arc<Trust>,
+    /// Milliseconds.
+    ttl: u64,
+}
+
+struct Kept<V> {
+    answer: V,
+    bytes: usize,
+    stamp: Stamp,
+    /// Milliseconds on the caller's clock.
+    until: u64,
+}
+
+/// What was true before an answer was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    generation: u64,
+    period: u64,
+}
+
+/// What the cache knows of a shoe.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<V> {
+    Answer(V),
+    /// Nothing that counts. What is asked for now may be kept under the stamp; without one it may not be kept.
+    Nothing(Option<Stamp>),
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl<V> Weighter<i32, Kept<V>> for ByBytes {
+    fn weight(&self, _: &i32, kept: &Kept<V>) -> u64 {
+        (kept.bytes + OVERHEAD) as u64
+    }
+}
+
+impl<V: Clone> L1<V> {
+    /// A cache of at most `bytes`, none at all for 0. `ttl` bounds the age of answers that a write made elsewhere, of
+    /// which nobody told this host, has made old.
+    pub fn new(bytes: usize, ttl: Duration, generations: Generations, trust: Arc<Trust>) -> Self {
+        L1 {
+            answers: (bytes > 0).then(|| {
+                let items = (bytes / (USUAL_ANSWER + OVERHEAD)).max(16);
+                Mutex::new(Cache::with_weighter(items, bytes as u64, ByBytes))
+            }),
+            generations,
+            trust,
+            ttl: ttl.as_millis() as u64,
+        }
+    }
+
+    fn answers(&self) -> Option<MutexGuard<'_, Cache<i32, Kept<V>, ByBytes>>> {
+        // A panic inside the cache would leave it whole enough to be dropped from, and stamps guard the rest.
+        let answers = self.answers.as_ref()?;
+        Some(answers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks a shoe up. `now` is any clock of milliseconds, the same for all calls.
+    pub fn find(&self, shoe_id: i32, now: u64) -> Found<V> {
+        let Some(answers) = self.answers() else {
+            return Found::Nothing(None);
+        };
+        // Loaded first of all: what a write kills from here on was asked for too early.
+        let Some(period) = self.trust.period() else {
+            return Found::Nothing(None);
+        };
+        let stamp = Stamp {
+            generation: self.generations.load(Entry::of_shoe(shoe_id)),
+            period,
+        };
+        match answers.get(&shoe_id) {
+            Some(kept) if kept.stamp == stamp && now < kept.until => {
+                Found::Answer(kept.answer.clone())
+            }
+            _ => Found::Nothing(Some(stamp)),
+        }
+    }
+
+    /// Keeps an answer of this many bytes that was asked for after its stamp was given.
+    pub fn keep(&self, shoe_id: i32, answer: V, bytes: usize, stamp: Stamp, now: u64) {
+        // A write in between has made it old already: it would only take the place of another.
+        if self.trust.period() != Some(stamp.period)
+            || self.generations.load(Entry::of_shoe(shoe_id)) != stamp.generation
+        {
+            return;
+        }
+        if let Some(mut answers) = self.answers() {
+            let kept = Kept {
+                answer,
+                bytes,
+                stamp,
+                until: now + self.ttl,
+            };
+            answers.insert(shoe_id, kept);
+        }
+    }
+}
+
+/// Whether this host hears of the writes of others. While it does not, nothing cached counts; once it does again,
+/// nothing of before.
+pub struct Trust {
+    /// The period of hearing, 0 while there is none.
+    period: AtomicU64,
+    periods: AtomicU64,
+}
+
+impl Trust {
+    /// For a host that has nobody to hear of.
+    pub fn always() -> Self {
+        Trust {
+            period: AtomicU64::new(1),
+            periods: AtomicU64::new(1),
+        }
+    }
+
+    /// For one that has yet to begin.
+    pub fn not_yet() -> Self {
+        Trust {
+            period: AtomicU64::new(0),
+            periods: AtomicU64::new(0),
+        }
+    }
+
+    fn period(&self) -> Option<u64> {
+        Some(self.period.load(Ordering::SeqCst)).filter(|period| *period != 0)
+    }
+
+    /// Whatever is written elsewhere from now on may go unheard.
+    pub fn suspend(&self) {
+        self.period.store(0, Ordering::SeqCst);
+    }
+
+    /// Whatever is written elsewhere from now on will be heard.
+    pub fn begin(&self) {
+        let period = self.periods.fetch_add(1, Ordering::SeqCst) + 1;
+        self.period.store(period, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoreboard::Scoreboard;
+
+    const TTL: u64 = 1000;
+
+    fn cache(bytes: usize, trust: &Arc<Trust>) -> (L1<u32>, Scoreboard) {
+        let board = Scoreboard::new().expect("shared memory");
+        let ttl = Duration::from_millis(TTL);
+        (
+            L1::new(bytes, ttl, board.generations(), trust.clone()),
+            board,
+        )
+    }
+
+    fn stamp(found: Found<u32>) -> Stamp {
+        match found {
+            Found::Nothing(Some(stamp)) => stamp,
+            other => panic!("{other:?} is no stamp"),
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_until_its_time_is_over() {
+        let (l1, _) = cache(1 << 20, &Arc::new(Trust::always()));
+        let first = stamp(l1.find(7, 0));
+        l1.keep(7, 1, 100, first, 0);
+        assert_eq!(l1.find(7, TTL - 1), Found::Answer(1));
+        assert_eq!(stamp(l1.find(7, TTL)), first);
+        stamp(l1.find(8, 0));
+    }
+
+    #[test]
+    fn a_write_kills_what_is_kept_and_what_was_asked_for_before_it() {
+        let (l1, board) = cache(1 << 20, &Arc::new(Trust::always()));
+        let early = stamp(l1.find(7, 0));
+        l1.keep(7, 1, 100, early, 0);
+        drop(board.row(0).intend(0, &[7]));
+        let late = stamp(l1.find(7, 0));
+        l1.keep(7, 1, 100, early, 0);
+        assert_eq!(stamp(l1.find(7, 0)), late);
+        l1.keep(7, 2, 100, late, 0);
+        assert_eq!(l1.find(7, 0), Found::Answer(2));
+    }
+
+    #[test]
+    fn nothing_counts_while_others_are_not_heard_and_nothing_of_before() {
+        let trust = Arc::new(Trust::not_yet());
+        let (l1, _) = cache(1 << 20, &trust);
+        assert_eq!(l1.find(7, 0), Found::Nothing(None));
+        trust.begin();
+        let early = stamp(l1.find(7, 0));
+        l1.keep(7, 1, 100, early, 0);
+        assert_eq!(l1.find(7, 0), Found::Answer(1));
+        trust.suspend();
+        assert_eq!(l1.find(7, 0), Found::Nothing(None));
+        trust.begin();
+        let late = stamp(l1.find(7, 0));
+        l1.keep(7, 1, 100, early, 0);
+        assert_eq!(stamp(l1.find(7, 0)), late);
+    }
+
+    #[test]
+    fn a_flood_of_keys_neither_outgrows_it_nor_drives_out_what_is_hot() {
+        const BYTES: usize = 1 << 20;
+        let (l1, _) = cache(BYTES, &Arc::new(Trust::always()));
+        let ask = |shoe_id: i32| match l1.find(shoe_id, 0) {
+            Found::Answer(_) => true,
+            Found::Nothing(stamp) => {
+                l1.keep(shoe_id, 0, 1000, stamp.expect("a stamp"), 0);
+                false
+            }
+        };
+        // A tenth of the room is hot, and each hot key is asked for now and then while 50 times the room passes by.
+        let hot = (BYTES / (1000 + OVERHEAD) / 10) as i32;
+        for _ in 0..3 {
+            for shoe_id in 0..hot {
+                ask(shoe_id);
+            }
+        }
+        let (mut hits, mut asked) = (0, 0);
+        for strange in 0..50 * 10 * hot {
+            ask(1_000_000 + strange);
+            if strange % 5 == 0 {
+                asked += 1;
+                hits += u32::from(ask(strange / 5 % hot));
+            }
+        }
+        assert!(hits * 100 >= asked * 95, "{hits} of {asked} were hits");
+        let weight = l1.answers().expect("a cache").weight();
+        assert!(weight <= BYTES as u64, "{weight} bytes");
+    }
+
+    #[test]
+    fn a_cache_of_no_bytes_keeps_nothing() {
+        let (l1, _) = cache(0, &Arc::new(Trust::always()));
+        assert_eq!(l1.find(7, 0), Found::Nothing(None));
+    }
+}
