@@ -16,6 +16,9 @@ pub fn start(level: LevelFilter) {
         .filter_module("canvas_cluster", LevelFilter::Trace)
         .target(Target::Stderr)
         .format(move |out, record| {
+            if is_noise(record) {
+                return Ok(());
+            }
             if journal {
                 return writeln!(out, "<{}>{}", priority(record.level()), record.args());
             }
@@ -32,6 +35,13 @@ pub fn start(level: LevelFilter) {
     // A second start in the same process (a test) keeps the first one's logger.
     drop(started);
     log::set_max_level(level);
+}
+
+/// A wait that a stop and continuation of the process interrupts (signal(7) lists epoll_wait(2)) is begun again by the
+/// coroutine runtime, which nevertheless calls it an error.
+fn is_noise(record: &log::Record<'_>) -> bool {
+    record.target().starts_with("may::io::event_loop")
+        && record.args().to_string().contains("kind: Interrupted")
 }
 
 /// The priorities of syslog(3).

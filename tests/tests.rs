@@ -17,6 +17,7 @@
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
 //! - `tokens`: who may write.
+//! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
 
 mod api;
@@ -38,3 +39,4 @@ mod stopping;
 mod support;
 mod tokens;
 mod tools;
+mod workers;

@@ -42,6 +42,9 @@ pub use pages::{example_toml, man_options, readme_table};
 pub use secret::{Secret, redact_url};
 pub use sources::Sources;
 
+/// The most workers that there can be.
+pub const MOST_WORKERS: usize = 1024;
+
 /// The exit code for wrong usage and a wrong configuration. System failures exit 111.
 pub const EXIT_USAGE: u8 = 100;
 
@@ -69,6 +72,12 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Time for a new worker to become ready.
     pub boot_timeout: Duration,
+    /// Time a worker's loop may stand still.
+    pub hang_timeout: Duration,
+    /// Requests after which a worker is replaced, 0 for never.
+    pub max_requests: usize,
+    /// Bytes of resident memory at which a worker is replaced, 0 for never.
+    pub max_worker_rss: usize,
     pub log_level: log::LevelFilter,
     /// How long caches may answer a GET for us without asking, 0 for never.
     pub cache_max_age: Duration,

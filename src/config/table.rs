@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::MOST_WORKERS;
 use super::kind::{Kind, Scheme};
 use super::settings::{Group, Preset, Setting};
 
@@ -36,7 +37,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Process,
         help: "Worker processes; auto is one per CPU that affinity and control group let the process use",
         kind: Kind::Workers {
-            range: 1..=1024,
+            range: 1..=MOST_WORKERS,
             field: |v| &mut v.workers,
         },
     },
@@ -93,6 +94,40 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Time {
             range: SECOND..=HOUR,
             field: |v| &mut v.drain_timeout,
+        },
+    },
+    Setting {
+        key: "hang_timeout",
+        value_name: "TIME",
+        default: Preset::Value("10s"),
+        group: Group::Process,
+        help: "Time a worker's loop may stand still before the worker is ended and replaced",
+        kind: Kind::Time {
+            range: SECOND..=TEN_MINUTES,
+            field: |v| &mut v.hang_timeout,
+        },
+    },
+    Setting {
+        key: "max_requests",
+        value_name: "N",
+        default: Preset::Value("0"),
+        group: Group::Process,
+        help: "Requests after which a worker is replaced by a fresh one, up to a tenth fewer in some slots; 0 for never",
+        kind: Kind::Count {
+            of: "requests",
+            range: 0..=1_000_000_000_000,
+            field: |v| &mut v.max_requests,
+        },
+    },
+    Setting {
+        key: "max_worker_rss",
+        value_name: "SIZE",
+        default: Preset::Value("0"),
+        group: Group::Process,
+        help: "Resident memory at which a worker is replaced by a fresh one, up to a tenth less in some slots; 0 for never",
+        kind: Kind::Size {
+            range: 0..=1024 * 1024 * MIB,
+            field: |v| &mut v.max_worker_rss,
         },
     },
     Setting {

@@ -90,13 +90,13 @@ impl Listeners {
         self.groups.retain(|group| wanted.contains(&group.asked));
     }
 
-    /// The sockets that the worker of `slot` of `slots` serves, of the wanted addresses.
-    pub fn of_slot(&self, slot: usize, slots: usize, wanted: &[SocketAddr]) -> Vec<&TcpListener> {
+    /// All sockets of the wanted addresses, each with its number in its address's group. Those whose number is `i` modulo
+    /// the number of slots are slot `i`'s.
+    pub fn of(&self, wanted: &[SocketAddr]) -> impl Iterator<Item = (usize, &TcpListener)> {
         self.groups
             .iter()
             .filter(|group| wanted.contains(&group.asked))
-            .flat_map(|group| group.sockets.iter().skip(slot).step_by(slots.max(1)))
-            .collect()
+            .flat_map(|group| group.sockets.iter().enumerate())
     }
 
     /// Where the server can be reached.
@@ -168,8 +168,6 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
-    use std::os::fd::AsRawFd;
 
     fn any() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 0))
@@ -194,20 +192,17 @@ mod tests {
     }
 
     #[test]
-    fn every_socket_has_exactly_one_worker_whatever_their_numbers() {
+    fn every_slot_has_a_socket_and_none_is_given_up_with_its_slot() {
         let mut listeners = Listeners::default();
         listeners.extend(&[any()], 4).expect("free");
-        for slots in 1..=4 {
-            let mut seen = HashSet::new();
-            for slot in 0..slots {
-                let sockets = listeners.of_slot(slot, slots, &[any()]);
-                assert!(!sockets.is_empty());
-                assert!(sockets.iter().all(|socket| seen.insert(socket.as_raw_fd())));
-            }
-            assert_eq!(seen.len(), 4);
-        }
+        let numbers = |listeners: &Listeners| -> Vec<usize> {
+            listeners.of(&[any()]).map(|(number, _)| number).collect()
+        };
+        assert_eq!(numbers(&listeners), [0, 1, 2, 3]);
+        listeners.extend(&[any()], 2).expect("enough");
+        assert_eq!(numbers(&listeners), [0, 1, 2, 3]);
         listeners.extend(&[any()], 6).expect("more");
-        assert_eq!(listeners.of_slot(5, 6, &[any()]).len(), 1);
+        assert_eq!(numbers(&listeners), [0, 1, 2, 3, 4, 5]);
         listeners.retain(&[]);
         assert_eq!(listeners.addresses().count(), 0);
     }

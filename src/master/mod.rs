@@ -7,12 +7,12 @@ pub mod plan;
 mod signals;
 mod spawn;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,7 +25,7 @@ use self::notify::Phase;
 use self::plan::{Action, Event, Patience, Plan, WorkerId};
 use self::signals::{Request, Signals};
 use self::spawn::End;
-use crate::config::{Config, Sources};
+use crate::config::{Config, MOST_WORKERS, Sources, Workers};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
@@ -70,6 +70,29 @@ struct Child {
     channel: Channel,
     /// Its row of the scoreboard, by number.
     row: usize,
+    /// It has reported that it serves.
+    ready: bool,
+    /// Its last heartbeat, and at how many looks in a row it was the same.
+    beat: u64,
+    still: u32,
+}
+
+/// A change that waits for the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Read the configuration again; beats the other.
+    Reload,
+    /// So many workers more, or fewer.
+    Scale(i32),
+}
+
+/// How often the heartbeats are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a worker must still be doing at the last of so many looks to be hung: a look counts only if the master itself was
+/// awake for it, so a host that slept is not taken for workers that hang.
+fn looks(hang_timeout: Duration) -> u32 {
+    hang_timeout.as_secs().clamp(1, u64::from(u32::MAX)) as u32
 }
 
 struct Master {
@@ -77,14 +100,18 @@ struct Master {
     config: Config,
     /// The configuration that a reload tries, until its first worker serves.
     candidate: Option<Config>,
-    /// A reload was asked for while another one was under way.
-    reload_wanted: bool,
+    /// What was asked for while a reload was under way.
+    wish: Option<Wish>,
+    /// When the heartbeats are looked at next.
+    look_at: Instant,
     generation: u64,
     listeners: Listeners,
     scoreboard: Scoreboard,
     signals: Signals,
     children: HashMap<WorkerId, Child>,
     plan: Plan,
+    /// Slots whose workers keep dying, which has been said.
+    degraded: HashSet<usize>,
     started: Instant,
 }
 
@@ -115,12 +142,14 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         sources,
         config,
         candidate: None,
-        reload_wanted: false,
+        wish: None,
+        look_at: Instant::now(),
         generation: 1,
         listeners,
         scoreboard,
         signals,
         children: HashMap::new(),
+        degraded: HashSet::new(),
         started: Instant::now(),
     };
     master.serve()
@@ -163,9 +192,13 @@ impl Master {
                     events.extend(self.perform(action));
                 }
             }
-            if self.reload_wanted && !self.plan.is_rolling() {
-                self.reload_wanted = false;
-                events.extend(self.reload());
+            if !self.plan.is_rolling()
+                && let Some(wish) = self.wish.take()
+            {
+                events.extend(match wish {
+                    Wish::Reload => self.reload(),
+                    Wish::Scale(by) => self.scale(by),
+                });
             }
             if !events.is_empty() {
                 continue;
@@ -174,12 +207,16 @@ impl Master {
                 .map_err(|error| MasterError::System("the master can't wait for events", error))?;
             for request in self.signals.take() {
                 match request {
-                    Request::Reload => self.reload_wanted = !self.plan.is_stopping(),
+                    _ if self.plan.is_stopping() && request.changes() => {}
+                    Request::Reload => self.wish = Some(Wish::Reload),
+                    Request::More => self.wish_for(1),
+                    Request::Fewer => self.wish_for(-1),
                     Request::Stop => events.push(Event::Stop),
                     Request::Abort => events.push(Event::Abort),
                     Request::Reap => {}
                 }
             }
+            events.extend(self.look_at_heartbeats());
             // Reports before deaths: a worker may have said that it is ready and died since.
             events.extend(self.hear_reports());
             events.extend(self.reap());
@@ -195,26 +232,75 @@ impl Master {
                 .values()
                 .map(|child| PollFd::new(child.channel.as_fd(), PollFlags::POLLIN)),
         );
-        let timeout = match self.plan.next_due() {
-            None => PollTimeout::NONE,
-            Some(due) => {
-                // Rounded up, or the loop would spin through the last millisecond.
-                let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
-                PollTimeout::try_from(left.min(60_000) as u32).unwrap_or(PollTimeout::MAX)
-            }
-        };
+        let due = self
+            .plan
+            .next_due()
+            .map_or(self.look_at, |due| due.min(self.look_at));
+        // Rounded up, or the loop would spin through the last millisecond.
+        let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
+        let timeout = PollTimeout::try_from(left.min(60_000) as u32).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
+    fn wish_for(&mut self, more: i32) {
+        self.wish = Some(match self.wish {
+            Some(Wish::Reload) => Wish::Reload,
+            Some(Wish::Scale(by)) => Wish::Scale(by.saturating_add(more)),
+            None => Wish::Scale(more),
+        });
+    }
+
+    /// Finds workers whose loop stands still, whatever their threads do.
+    fn look_at_heartbeats(&mut self) -> Vec<Event> {
+        let now = Instant::now();
+        if now < self.look_at {
+            return Vec::new();
+        }
+        self.look_at = now + LOOK_EVERY;
+        let mut events = Vec::new();
+        for child in self.children.values_mut().filter(|child| child.ready) {
+            let beat = self.scoreboard.row(child.row).last_beat();
+            child.still = if beat == child.beat {
+                child.still + 1
+            } else {
+                0
+            };
+            child.beat = beat;
+            if child.still == looks(self.config.hang_timeout) {
+                log::error!(
+                    "master: worker {} (pid {}) hangs: its loop has not moved for {:?}; its threads: {}",
+                    child.slot,
+                    child.pid,
+                    self.config.hang_timeout,
+                    spawn::describe_threads(child.pid)
+                );
+                events.push(Event::Hung(child.worker));
+            }
+        }
+        events
+    }
+
     fn hear_reports(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        for child in self.children.values() {
-            if let Heard::Message(Report::Ready) = child.channel.hear_report() {
-                log::debug!("master: worker {} (pid {}) serves", child.slot, child.pid);
-                events.push(Event::Ready(child.worker));
+        for child in self.children.values_mut() {
+            match child.channel.hear_report() {
+                Heard::Message(Report::Ready) => {
+                    log::debug!("master: worker {} (pid {}) serves", child.slot, child.pid);
+                    child.ready = true;
+                    events.push(Event::Ready(child.worker));
+                }
+                Heard::Message(Report::Worn) => {
+                    log::info!(
+                        "master: worker {} (pid {}) has reached its limit of requests or memory and is replaced",
+                        child.slot,
+                        child.pid
+                    );
+                    events.push(Event::Worn(child.worker));
+                }
+                Heard::Nothing | Heard::End => {}
             }
         }
         events
@@ -238,7 +324,17 @@ impl Master {
                     End::Exit(0) => {
                         log::debug!("master: worker {} (pid {pid}) has finished", child.slot)
                     }
-                    _ => log::warn!("master: worker {} (pid {pid}) ended with {end}", child.slot),
+                    _ => {
+                        let level = match self.degraded.contains(&child.slot) {
+                            true => log::Level::Debug,
+                            false => log::Level::Warn,
+                        };
+                        log::log!(
+                            level,
+                            "master: worker {} (pid {pid}) ended with {end}",
+                            child.slot
+                        );
+                    }
                 }
             }
             events.push(Event::Died(worker));
@@ -278,7 +374,19 @@ impl Master {
                 // The workers hold the last references now, and close them when their queues are empty.
                 self.listeners.retain(&[]);
             }
+            Action::Abort(worker) => self.signal(worker, Signal::SIGABRT),
             Action::Kill(worker) => self.kill(worker),
+            Action::Degraded { slot } => {
+                log::error!(
+                    "master: slot {slot} is degraded: its workers keep dying, and the lines above say how; the others serve \
+                     for it, and it is tried again ever more slowly, down to twice a minute"
+                );
+                self.degraded.insert(slot);
+            }
+            Action::Recovered { slot } => {
+                log::info!("master: slot {slot} serves again");
+                self.degraded.remove(&slot);
+            }
             Action::Announce => self.announce(),
             Action::Adopt => {
                 if let Some(config) = self.candidate.take() {
@@ -334,6 +442,28 @@ impl Master {
         log::info!("master: reloading: the configuration is good, replacing workers one by one");
         log::set_max_level(config.log_level);
         let slots = config.workers.count();
+        self.candidate = Some(config);
+        Some(Event::Reload { slots })
+    }
+
+    /// Goes on with more workers, or fewer, but at least one; the rest of the configuration stays.
+    fn scale(&mut self, by: i32) -> Option<Event> {
+        let now = self.plan.wanted();
+        let slots = now
+            .saturating_add_signed(by as isize)
+            .clamp(1, MOST_WORKERS);
+        if slots == now {
+            log::warn!(
+                "master: {now} workers it stays, for that is the least or the most there can be"
+            );
+            return None;
+        }
+        if let Err(error) = self.listeners.extend(&self.config.listen, slots) {
+            return self.refuse_reload(&error);
+        }
+        log::info!("master: going from {now} workers to {slots}, until the next reload");
+        let mut config = self.config.clone();
+        config.workers = Workers::Fixed(slots);
         self.candidate = Some(config);
         Some(Event::Reload { slots })
     }
@@ -396,7 +526,14 @@ impl Master {
             child.slot,
             child.pid
         );
-        if let Err(error) = kill(child.pid, Signal::SIGKILL) {
+        self.signal(worker, Signal::SIGKILL);
+    }
+
+    fn signal(&self, worker: WorkerId, signal: Signal) {
+        let Some(child) = self.children.get(&worker) else {
+            return;
+        };
+        if let Err(error) = kill(child.pid, signal) {
             log::debug!("master: pid {} is gone already: {error}", child.pid);
         }
     }
@@ -457,14 +594,16 @@ fn start_worker(
     row: usize,
 ) -> io::Result<Child> {
     let (ours, theirs) = Channel::pair()?;
-    let sockets = listeners.of_slot(slot, config.workers.count(), &config.listen);
+    let sockets: Vec<(usize, &TcpListener)> = listeners.of(&config.listen).collect();
     let pid = spawn::fork_child(|| {
-        let inherited: io::Result<Vec<TcpListener>> =
-            sockets.iter().map(|socket| socket.try_clone()).collect();
+        let inherited: io::Result<Vec<(usize, TcpListener)>> = sockets
+            .iter()
+            .map(|(number, socket)| Ok((*number, socket.try_clone()?)))
+            .collect();
         let assigned = inherited.and_then(|listeners| {
             let keep = listeners
                 .iter()
-                .map(|listener| listener.as_raw_fd())
+                .map(|(_, listener)| listener.as_raw_fd())
                 .chain([theirs.as_fd().as_raw_fd()]);
             sys::close_inherited(&keep.collect::<Vec<_>>())?;
             Ok(Assignment {
@@ -490,5 +629,8 @@ fn start_worker(
         slot,
         channel: ours,
         row,
+        ready: false,
+        beat: 0,
+        still: 0,
     })
 }

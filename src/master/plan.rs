@@ -2,8 +2,9 @@
 //! events and performs the actions that come back.
 //!
 //! A slot has at most one worker that is meant to serve (`current`), one that is about to replace it
-//! (`successor`) and any number that finish (`retired`). A reload gives each slot a successor, one slot at a
-//! time; the old worker retires only when the new one has reported that it serves.
+//! (`successor`) and any number that finish (`retired`). A reload gives each slot a successor, a tenth of the slots at
+//! a time, and so does a worker that asks to be relieved; the old worker retires only when the new one has reported
+//! that it serves.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,18 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest such pause.
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
+
+/// By how much a pause may be shorter or longer, so that slots which die together don't come back together: a part of it.
+const JITTER: u32 = 4;
+
+/// So many deaths in a row make a slot degraded: it is tried on, and no longer talked about.
+const DEGRADED_AFTER: u32 = 5;
+
+/// What part of the slots is replaced at a time.
+const ROLL_PART: usize = 10;
+
+/// How long a hung worker has to die of SIGABRT, before SIGKILL.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// A worker that lived this long owes nothing to the deaths before it.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
@@ -33,6 +46,10 @@ pub enum Event {
     Start,
     /// A worker reports that it serves.
     Ready(WorkerId),
+    /// A worker has done enough (requests, memory) and asks to be relieved.
+    Worn(WorkerId),
+    /// A worker's loop has not moved for the hang time-out.
+    Hung(WorkerId),
     /// A worker is dead and reaped, or could not be started at all.
     Died(WorkerId),
     /// A new configuration was read and found good; it wants this many slots.
@@ -60,8 +77,14 @@ pub enum Action {
     StopAll,
     /// Let this one finish, for the server stops.
     Stop(WorkerId),
+    /// SIGABRT: it hangs, and its end should leave a trace.
+    Abort(WorkerId),
     /// SIGKILL.
     Kill(WorkerId),
+    /// The slot's workers keep dying; it is tried again ever more slowly.
+    Degraded { slot: usize },
+    /// A degraded slot serves again.
+    Recovered { slot: usize },
     /// Every slot serves for the first time.
     Announce,
     /// The new configuration has proved itself in a first worker: from now on it is the one.
@@ -86,7 +109,10 @@ pub struct Patience {
 #[derive(Debug)]
 struct Worker {
     id: WorkerId,
+    /// The configuration that it runs with, by number.
+    generation: u64,
     state: State,
+    worn: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +120,7 @@ enum State {
     Starting { until: Instant },
     Ready { since: Instant },
     Retiring { until: Instant },
+    Aborting { until: Instant },
     Killed,
 }
 
@@ -104,11 +131,16 @@ struct Slot {
     retired: Vec<Worker>,
     /// Deaths in a row without a healthy life in between.
     deaths: u32,
-    /// When to try again; `None` is at once.
+    /// When the next worker may be started; `None` is at once.
     retry_at: Option<Instant>,
 }
 
 impl Slot {
+    fn serves(&self) -> bool {
+        let worker = self.current.as_ref();
+        worker.is_some_and(|worker| matches!(worker.state, State::Ready { .. }))
+    }
+
     fn is_empty(&self) -> bool {
         self.current.is_none() && self.successor.is_none() && self.retired.is_empty()
     }
@@ -117,11 +149,9 @@ impl Slot {
 /// A reload that is under way.
 #[derive(Debug, Clone, Copy)]
 struct Roll {
-    /// The slot that gets its successor now.
-    slot: usize,
     /// How many slots there will be.
     slots: usize,
-    /// No worker of the new configuration has got ready yet.
+    /// No worker of the new configuration has got ready yet: the first slot tries it alone.
     canary: bool,
 }
 
@@ -141,6 +171,8 @@ pub struct Plan {
     wanted: usize,
     slots: Vec<Slot>,
     roll: Option<Roll>,
+    /// The number of the configuration that serves.
+    generation: u64,
     next_worker: u64,
 }
 
@@ -152,6 +184,7 @@ impl Plan {
             wanted: slots,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             roll: None,
+            generation: 1,
             next_worker: 0,
         }
     }
@@ -163,7 +196,18 @@ impl Plan {
 
     /// Whether a reload is under way, so that another one has to wait: never more than two generations live.
     pub fn is_rolling(&self) -> bool {
-        self.roll.is_some() || self.slots.iter().any(|slot| !slot.retired.is_empty())
+        let moves = |slot: &Slot| slot.successor.is_some() || !slot.retired.is_empty();
+        self.roll.is_some() || self.slots.iter().any(moves)
+    }
+
+    /// How many slots should have a worker.
+    pub fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// How many workers serve.
+    pub fn ready(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.serves()).count()
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -176,6 +220,8 @@ impl Plan {
         match event {
             Event::Start | Event::Tick => {}
             Event::Ready(worker) => self.on_ready(worker, now, &mut actions),
+            Event::Worn(worker) => self.on_worn(worker),
+            Event::Hung(worker) => self.on_hung(worker, now, &mut actions),
             Event::Died(worker) => self.on_died(worker, now, &mut actions),
             Event::Reload { slots } => self.on_reload(slots),
             Event::Stop => self.on_stop(now, &mut actions),
@@ -196,14 +242,12 @@ impl Plan {
     /// When something is due although nothing happens.
     pub fn next_due(&self) -> Option<Instant> {
         let deadlines = self.workers().filter_map(|worker| match worker.state {
-            State::Starting { until } | State::Retiring { until } => Some(until),
+            State::Starting { until } | State::Retiring { until } | State::Aborting { until } => {
+                Some(until)
+            }
             State::Ready { .. } | State::Killed => None,
         });
-        let retries = self
-            .slots
-            .iter()
-            .filter(|slot| slot.current.is_none())
-            .filter_map(|slot| slot.retry_at);
+        let retries = self.slots.iter().filter_map(|slot| slot.retry_at);
         deadlines.chain(retries).min()
     }
 
@@ -218,16 +262,22 @@ impl Plan {
 
     fn on_ready(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
         let until = now + self.patience.drain + KILL_GRACE;
-        for slot in &mut self.slots {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
             if let Some(worker) = slot.current.as_mut().filter(|worker| worker.id == id) {
                 if let State::Starting { .. } = worker.state {
                     worker.state = State::Ready { since: now };
+                    if slot.deaths >= DEGRADED_AFTER {
+                        actions.push(Action::Recovered { slot: index });
+                    }
                 }
             } else if slot
                 .successor
                 .as_ref()
                 .is_some_and(|worker| worker.id == id)
             {
+                if slot.deaths >= DEGRADED_AFTER {
+                    actions.push(Action::Recovered { slot: index });
+                }
                 slot.deaths = 0;
                 slot.retry_at = None;
                 if let Some(old) = slot.current.take() {
@@ -237,18 +287,43 @@ impl Plan {
                     state: State::Ready { since: now },
                     ..worker
                 });
-                if let Some(roll) = &mut self.roll {
-                    roll.slot += 1;
-                    if std::mem::replace(&mut roll.canary, false) {
-                        actions.push(Action::Adopt);
-                    }
+                if let Some(roll) = &mut self.roll
+                    && std::mem::replace(&mut roll.canary, false)
+                {
+                    self.generation += 1;
+                    actions.push(Action::Adopt);
+                }
+            }
+        }
+    }
+
+    fn on_worn(&mut self, id: WorkerId) {
+        let serving = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.current.as_mut());
+        for worker in serving.filter(|worker| worker.id == id) {
+            worker.worn = true;
+        }
+    }
+
+    fn on_hung(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        for slot in &mut self.slots {
+            let workers = slot.current.iter_mut().chain(&mut slot.retired);
+            for worker in workers.filter(|worker| worker.id == id) {
+                if let State::Ready { .. } | State::Retiring { .. } = worker.state {
+                    worker.state = State::Aborting {
+                        until: now + ABORT_GRACE,
+                    };
+                    actions.push(Action::Abort(id));
                 }
             }
         }
     }
 
     fn on_died(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
-        for slot in &mut self.slots {
+        let salt = self.next_worker;
+        for (index, slot) in self.slots.iter_mut().enumerate() {
             slot.retired.retain(|worker| worker.id != id);
             if slot
                 .successor
@@ -260,7 +335,7 @@ impl Plan {
                     self.roll = None;
                     actions.push(Action::RejectReload);
                 } else {
-                    back_off(slot, now);
+                    back_off(slot, index, salt, now, actions);
                 }
             } else if let Some(worker) = slot.current.take_if(|worker| worker.id == id) {
                 if let State::Ready { since } = worker.state
@@ -268,7 +343,7 @@ impl Plan {
                 {
                     slot.deaths = 0;
                 }
-                back_off(slot, now);
+                back_off(slot, index, salt, now, actions);
             }
         }
         let deaths: u32 = self.slots.iter().map(|slot| slot.deaths).sum();
@@ -288,7 +363,6 @@ impl Plan {
         self.slots
             .resize_with(self.slots.len().max(slots), Slot::default);
         self.roll = Some(Roll {
-            slot: 0,
             slots,
             canary: true,
         });
@@ -340,6 +414,9 @@ impl Plan {
     /// Does what is due by itself: spawns, the next step of a roll, kills, the end.
     fn pursue(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.kill_overdue(now, actions);
+        for slot in &mut self.slots {
+            slot.retry_at.take_if(|at| *at <= now);
+        }
         match self.phase {
             Phase::Stopping => {
                 let over = self.workers().next().is_none();
@@ -353,13 +430,9 @@ impl Plan {
             }
             Phase::Starting | Phase::Running => {
                 self.pursue_roll(now, actions);
+                self.relieve_worn(now, actions);
                 self.spawn_missing(now, actions);
-                let serves = |slot: &Slot| {
-                    slot.current
-                        .as_ref()
-                        .is_some_and(|worker| matches!(worker.state, State::Ready { .. }))
-                };
-                if self.phase == Phase::Starting && self.slots[..self.wanted].iter().all(serves) {
+                if self.phase == Phase::Starting && self.ready() >= self.wanted {
                     self.phase = Phase::Running;
                     actions.push(Action::Announce);
                 }
@@ -375,7 +448,9 @@ impl Plan {
                 .chain(&mut slot.successor)
                 .chain(&mut slot.retired);
             for worker in workers {
-                if let State::Starting { until } | State::Retiring { until } = worker.state
+                if let State::Starting { until }
+                | State::Retiring { until }
+                | State::Aborting { until } = worker.state
                     && until <= now
                 {
                     worker.state = State::Killed;
@@ -386,23 +461,35 @@ impl Plan {
     }
 
     fn pursue_roll(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let Some(roll) = &self.roll else { return };
-        let Roll {
-            slot,
-            slots,
-            canary,
-        } = *roll;
-        if slot < slots {
-            let due = self.slots[slot].retry_at.is_none_or(|at| at <= now);
-            if self.slots[slot].successor.is_none() && due {
-                let worker = self.start_worker(now);
-                actions.push(Action::Spawn {
-                    worker: worker.id,
-                    slot,
-                    candidate: canary,
-                });
-                self.slots[slot].successor = Some(worker);
+        let Some(Roll { slots, canary }) = self.roll else {
+            return;
+        };
+        if canary {
+            if self.slots[0].successor.is_none() && self.slots[0].retry_at.is_none() {
+                self.start_successor(0, true, now, actions);
             }
+            return;
+        }
+        let mut room = self.room_for_successors(slots);
+        let mut done = true;
+        for index in 0..slots {
+            let slot = &self.slots[index];
+            let behind = match &slot.current {
+                Some(worker) => worker.generation < self.generation,
+                // One of the slots there were comes back by itself, and with the new configuration.
+                None => index >= self.wanted,
+            };
+            done &= !behind && slot.successor.is_none();
+            if behind && slot.successor.is_none() && slot.retry_at.is_none() && room > 0 {
+                room -= 1;
+                self.start_successor(index, false, now, actions);
+            }
+        }
+        // A slot whose worker has died comes back by itself, be it slowly; but somebody has to serve.
+        done &= self.slots[..slots]
+            .iter()
+            .all(|slot| slot.serves() || slot.deaths > 0);
+        if !done || !self.slots[..slots].iter().any(Slot::serves) {
             return;
         }
         // Every slot that stays serves the new configuration: those beyond go, their listeners are others' now.
@@ -417,18 +504,60 @@ impl Plan {
         actions.push(Action::Reloaded);
     }
 
+    /// Gives successors to workers that asked to be relieved, unless a reload does so anyway.
+    fn relieve_worn(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.roll.is_some() {
+            return;
+        }
+        let mut room = self.room_for_successors(self.wanted);
+        for index in 0..self.wanted {
+            let slot = &self.slots[index];
+            let worn = slot
+                .current
+                .as_ref()
+                .is_some_and(|worker| worker.worn && matches!(worker.state, State::Ready { .. }));
+            let free = slot.successor.is_none() && slot.retired.is_empty();
+            if worn && free && slot.retry_at.is_none() && room > 0 {
+                room -= 1;
+                self.start_successor(index, false, now, actions);
+            }
+        }
+    }
+
+    /// How many more slots may be replaced now.
+    fn room_for_successors(&self, slots: usize) -> usize {
+        let under_way = self.slots.iter().filter(|slot| slot.successor.is_some());
+        (slots / ROLL_PART).max(1).saturating_sub(under_way.count())
+    }
+
+    fn start_successor(
+        &mut self,
+        slot: usize,
+        candidate: bool,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let worker = self.start_worker(candidate, now);
+        actions.push(Action::Spawn {
+            worker: worker.id,
+            slot,
+            candidate,
+        });
+        self.slots[slot].successor = Some(worker);
+    }
+
     /// Fills the slots that should have a worker and have none.
     fn spawn_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        // A reload leaves out the slot whose successor is on its way, and those that it is about to drop.
-        let (rolled, beyond) = self
-            .roll
-            .as_ref()
-            .map_or((usize::MAX, usize::MAX), |roll| (roll.slot, roll.slots));
+        // A reload leaves out the slot that tries the new configuration, and those that it is about to drop.
+        let (trying, beyond) = match self.roll {
+            Some(Roll { slots, canary }) => (canary, slots),
+            None => (false, usize::MAX),
+        };
         for index in 0..self.wanted.min(beyond) {
             let slot = &self.slots[index];
-            let due = slot.retry_at.is_none_or(|at| at <= now);
-            if slot.current.is_none() && due && index != rolled {
-                let worker = self.start_worker(now);
+            let left_out = slot.successor.is_some() || (trying && index == 0);
+            if slot.current.is_none() && !left_out && slot.retry_at.is_none() {
+                let worker = self.start_worker(false, now);
                 actions.push(Action::Spawn {
                     worker: worker.id,
                     slot: index,
@@ -439,10 +568,12 @@ impl Plan {
         }
     }
 
-    fn start_worker(&mut self, now: Instant) -> Worker {
+    fn start_worker(&mut self, candidate: bool, now: Instant) -> Worker {
         self.next_worker += 1;
         Worker {
             id: WorkerId(self.next_worker),
+            generation: self.generation + u64::from(candidate),
+            worn: false,
             state: State::Starting {
                 until: now + self.patience.boot,
             },
@@ -457,13 +588,13 @@ fn retire(slot: &mut Slot, mut worker: Worker, until: Instant, actions: &mut Vec
             worker.state = State::Retiring { until };
             actions.push(Action::Retire(worker.id));
         }
-        State::Retiring { .. } | State::Killed => {}
+        State::Retiring { .. } | State::Aborting { .. } | State::Killed => {}
     }
     slot.retired.push(worker);
 }
 
-/// The first death is answered at once; the ones that follow wait twice as long each time.
-fn back_off(slot: &mut Slot, now: Instant) {
+/// The first death is answered at once; the ones that follow wait twice as long each time, more or less.
+fn back_off(slot: &mut Slot, index: usize, salt: u64, now: Instant, actions: &mut Vec<Action>) {
     let pause = match slot.deaths {
         0 => None,
         deaths => Some(
@@ -473,7 +604,15 @@ fn back_off(slot: &mut Slot, now: Instant) {
         ),
     };
     slot.deaths = slot.deaths.saturating_add(1);
-    slot.retry_at = pause.map(|pause| now + pause);
+    if slot.deaths == DEGRADED_AFTER {
+        actions.push(Action::Degraded { slot: index });
+    }
+    slot.retry_at = pause.map(|pause| {
+        // Any spread will do, and one made of what the plan knows keeps it pure.
+        let spread = (salt ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let part = (pause / JITTER).mul_f64(spread as f64 / f64::from(u32::MAX));
+        now + pause - pause / JITTER / 2 + part
+    });
 }
 
 #[cfg(test)]

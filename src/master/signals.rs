@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -18,8 +18,18 @@ pub enum Request {
     Stop,
     /// Leave at once.
     Abort,
+    /// One worker more, or one fewer, until the next reload.
+    More,
+    Fewer,
     /// A child changed its state.
     Reap,
+}
+
+impl Request {
+    /// Whether it wants other workers than there are, which makes no sense of a server that stops.
+    pub fn changes(self) -> bool {
+        matches!(self, Request::Reload | Request::More | Request::Fewer)
+    }
 }
 
 /// The table: which signal asks for what.
@@ -28,6 +38,8 @@ const TABLE: &[(i32, Request)] = &[
     (SIGTERM, Request::Stop),
     (SIGQUIT, Request::Stop),
     (SIGINT, Request::Abort),
+    (SIGTTIN, Request::More),
+    (SIGTTOU, Request::Fewer),
     (SIGCHLD, Request::Reap),
 ];
 

@@ -45,6 +45,33 @@ pub fn fork_child(work: impl FnOnce() -> i32) -> io::Result<Pid> {
 /// The exit code of a child whose main thread panicked, as Rust's own runtime has it.
 const EXIT_PANIC: i32 = 101;
 
+/// What the threads of a process are at, as /proc tells (proc(5)): name, state, and where in the kernel one sleeps. For the
+/// log, so what can't be read is left out.
+pub fn describe_threads(pid: Pid) -> String {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return "none that can be seen".to_owned();
+    };
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let describe = |task: std::path::PathBuf| {
+        let name = read(task.join("comm"));
+        let stat = read(task.join("stat"));
+        let state = stat
+            .rsplit_once(") ")
+            .map_or("?", |(_, rest)| &rest[..1.min(rest.len())]);
+        let at = read(task.join("wchan"));
+        match at.trim() {
+            "" | "0" => format!("{} {state}", name.trim()),
+            at => format!("{} {state} in {at}", name.trim()),
+        }
+    };
+    let threads: Vec<String> = tasks
+        .flatten()
+        .take(16)
+        .map(|task| describe(task.path()))
+        .collect();
+    threads.join(", ")
+}
+
 /// The next child that has ended, if any has.
 pub fn reap() -> Option<(Pid, End)> {
     loop {

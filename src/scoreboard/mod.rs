@@ -8,6 +8,9 @@ mod row;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 use self::counters::Counter;
 use self::generations::{ENTRIES, Generations};
@@ -19,6 +22,9 @@ pub const ROWS: usize = 2 * 1024 + 256;
 
 /// The words before the table of generations, one page of them.
 const HEADER: usize = 512;
+
+/// The most listening sockets of one address: one a slot.
+const SOCKETS: usize = 1024;
 
 /// The single words of the table, by place.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +52,7 @@ impl Scoreboard {
         let board = Scoreboard {
             words: sys::shared_words(
                 "canvas-cluster-scoreboard",
-                HEADER + ENTRIES + ROWS * row::WORDS,
+                HEADER + ENTRIES + SOCKETS + ROWS * row::WORDS,
             )?,
         };
         let identity = RandomState::new().hash_one(std::process::id());
@@ -68,11 +74,25 @@ impl Scoreboard {
 
     /// A row; `index` is below [`ROWS`].
     pub fn row(&self, index: usize) -> Row {
-        let start = HEADER + ENTRIES + index * row::WORDS;
+        let start = HEADER + ENTRIES + SOCKETS + index * row::WORDS;
         Row {
             words: &self.words[start..start + row::WORDS],
             generations: self.generations(),
         }
+    }
+
+    fn socket(&self, number: usize) -> &AtomicU64 {
+        &self.words[HEADER + ENTRIES + number % SOCKETS]
+    }
+
+    /// Says that somebody accepts from the sockets of this number, at this [`moment`].
+    pub fn attend(&self, number: usize, moment: u64) {
+        self.socket(number).store(moment, Ordering::Relaxed);
+    }
+
+    /// When somebody last accepted from them.
+    pub fn last_attended(&self, number: usize) -> u64 {
+        self.socket(number).load(Ordering::Relaxed)
     }
 
     /// How often something happened on all workers that ever were. Never goes back.
@@ -103,6 +123,13 @@ impl Scoreboard {
         self.word(Word::RedisSettled)
             .fetch_max(debt.0, Ordering::SeqCst);
     }
+}
+
+/// Milliseconds on the clock that all processes of the host share: CLOCK_MONOTONIC (clock_gettime(2)).
+pub fn moment() -> u64 {
+    // This clock is always there.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| Duration::from(time).as_millis() as u64)
 }
 
 /// How far the debt reached when it was read.

@@ -11,8 +11,11 @@ const LANES: usize = 64;
 /// Where the intents begin; the counters have room to grow in front of them.
 const INTENTS: usize = 64;
 
-/// The words of a row.
-pub(super) const WORDS: usize = INTENTS + LANES;
+/// Where the moment of the last heartbeat is.
+const BEAT: usize = INTENTS + LANES;
+
+/// The words of a row, whole cache lines.
+pub(super) const WORDS: usize = INTENTS + LANES + 8;
 
 /// An intent names its first entry in the lowest 16 bits, its second in the next 16, and is open while this is set.
 const OPEN: u64 = 1 << 32;
@@ -33,7 +36,19 @@ impl Row {
         self.words[counter.place()].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn counted(&self, counter: Counter) -> u64 {
+    /// Says that the worker's loop moves, at this [`moment`](super::moment); called by the loop itself. The master says it for
+    /// a worker that it has just started.
+    pub fn beat(&self, moment: u64) {
+        self.words[BEAT].store(moment, Ordering::Relaxed);
+    }
+
+    /// When the worker's loop last moved.
+    pub fn last_beat(&self) -> u64 {
+        self.words[BEAT].load(Ordering::Relaxed)
+    }
+
+    /// How often something happened in the workers that had this row.
+    pub fn counted(&self, counter: Counter) -> u64 {
         self.words[counter.place()].load(Ordering::Relaxed)
     }
 
@@ -60,7 +75,7 @@ impl Row {
     /// Tells the host's caches of every write that a worker which is gone had begun: it may have committed and died
     /// before it told them. Called by who reaps it.
     pub fn settle(&self) {
-        for word in &self.words[INTENTS..] {
+        for word in &self.words[INTENTS..INTENTS + LANES] {
             self.close(word);
         }
     }

@@ -11,11 +11,16 @@ use may::io::{CoIo, WaitIo, WaitIoWaker};
 
 use crate::http::connection::{self, Door};
 use crate::http::service::Service;
+use crate::scoreboard::Scoreboard;
 use crate::scoreboard::counters::Counter;
 use crate::sys;
 
 /// How many connections beyond the limit may be hearing that there is no room. Those after them wait unaccepted.
 const TURNED_AWAY: usize = 64;
+
+/// A worker says at every tick that it attends to its listeners: longer than this many milliseconds without is a tick and a
+/// half, and leaves another tick to the 250 ms in which somebody is to look.
+const UNATTENDED: u64 = 150;
 
 /// How to stop accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +74,11 @@ impl Gate {
     /// From the next tick on nothing more is accepted.
     pub fn close(&self, how: Close) {
         self.closing.fetch_max(how as u8, Ordering::Relaxed);
+    }
+
+    /// Whether this worker accepts what comes to its own listeners.
+    pub fn is_open(&self) -> bool {
+        self.closing.load(Ordering::Relaxed) == 0
     }
 
     /// Whether every acceptor has left.
@@ -137,44 +147,101 @@ fn accept_all<S: Service>(
     gate: &Gate,
     door: &Arc<Door<S>>,
 ) {
-    let pause = || {
-        door.tally.count(Counter::AcceptPauses);
-        gate.pause();
-    };
     while !gate.is_closing(Close::AtOnce) {
-        let open = door.watch.open();
-        if open >= gate.max_connections + TURNED_AWAY {
-            pause();
-            continue;
-        }
-        match listener.accept() {
-            Ok((stream, _)) => {
-                let door = door.clone();
-                let started = match open < gate.max_connections {
-                    true => {
-                        door.tally.count(Counter::Connections);
-                        sys::start_coroutine(move || connection::serve(stream, &door))
-                    }
-                    false => {
-                        door.tally.count(Counter::TurnedAway);
-                        sys::start_coroutine(move || connection::turn_away(stream, &door))
-                    }
-                };
-                if let Err(error) = started {
-                    log::error!("worker: no stack for a connection, which is closed: {error}");
-                    pause();
-                }
+        match accept_one(listener, gate, door) {
+            Accepted::One => {}
+            Accepted::None if gate.is_closing(Close::WhenEmpty) => return,
+            Accepted::None => {
+                readiness.wait_io();
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock if gate.is_closing(Close::WhenEmpty) => return,
-                io::ErrorKind::WouldBlock => {
-                    readiness.wait_io();
-                }
+            Accepted::NoRoom => gate.pause(),
+        }
+    }
+}
+
+/// What a look into a listener's queue gave.
+enum Accepted {
+    One,
+    None,
+    /// Something has run out; trying again at once would only burn the CPU.
+    NoRoom,
+}
+
+fn accept_one<S: Service>(listener: &TcpListener, gate: &Gate, door: &Arc<Door<S>>) -> Accepted {
+    let no_room = || {
+        door.tally.count(Counter::AcceptPauses);
+        Accepted::NoRoom
+    };
+    let open = door.watch.open();
+    if open >= gate.max_connections + TURNED_AWAY {
+        return no_room();
+    }
+    let stream = match listener.accept() {
+        Ok((stream, _)) => stream,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::WouldBlock => Accepted::None,
                 // accept(2): errors of the connection, not of the listener.
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                // Descriptors or memory have run out: trying again at once would only burn the CPU.
-                _ => pause(),
-            },
+                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => Accepted::One,
+                // Descriptors or memory.
+                _ => no_room(),
+            };
+        }
+    };
+    let door = door.clone();
+    let started = match open < gate.max_connections {
+        true => {
+            door.tally.count(Counter::Connections);
+            sys::start_coroutine(move || connection::serve(stream, &door))
+        }
+        false => {
+            door.tally.count(Counter::TurnedAway);
+            sys::start_coroutine(move || connection::turn_away(stream, &door))
+        }
+    };
+    match started {
+        Ok(()) => Accepted::One,
+        Err(error) => {
+            log::error!("worker: no stack for a connection, which is closed: {error}");
+            Accepted::NoRoom
+        }
+    }
+}
+
+/// The listeners of other slots. While one of them has no worker, or one that hangs, whoever notices takes from its
+/// queue, so that nobody waits there for a boot, a back-off or a hang time-out.
+pub struct Siblings<S> {
+    /// Until the worker leaves.
+    listeners: Mutex<Vec<(usize, TcpListener)>>,
+    scoreboard: Scoreboard,
+    door: Arc<Door<S>>,
+}
+
+impl<S: Service> Siblings<S> {
+    /// Each listener with the number of its socket.
+    pub fn new(
+        listeners: Vec<(usize, TcpListener)>,
+        scoreboard: Scoreboard,
+        door: Arc<Door<S>>,
+    ) -> Self {
+        Siblings {
+            listeners: Mutex::new(listeners),
+            scoreboard,
+            door,
+        }
+    }
+
+    /// Accepts what waits where nobody has looked for a while. Called by every tick, on the scheduler's thread.
+    pub fn tick(&self, gate: &Gate, now: u64) {
+        let mut listeners = lock(&self.listeners);
+        for (number, listener) in listeners.iter() {
+            let unattended =
+                now.saturating_sub(self.scoreboard.last_attended(*number)) > UNATTENDED;
+            while unattended && matches!(accept_one(listener, gate, &self.door), Accepted::One) {}
+        }
+        // Held on to, they would stay open after all who serve them have left.
+        if gate.closing.load(Ordering::Relaxed) != 0 {
+            listeners.clear();
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Order {
 pub enum Report {
     /// The listener is registered: requests are answered from now on.
     Ready,
+    /// It has served as many requests, or grown as large, as it may: another one should take its place.
+    Worn,
 }
 
 /// One end of the pair. Closing it is a message too: the other end reads [`Heard::End`].
@@ -39,6 +41,7 @@ pub enum Heard<M> {
 }
 
 const READY: u8 = b'R';
+const WORN: u8 = b'W';
 const RETIRE: u8 = b'D';
 const STOP: u8 = b'S';
 
@@ -75,6 +78,7 @@ impl Channel {
     pub fn report(&self, report: Report) -> io::Result<()> {
         match report {
             Report::Ready => self.send(&[READY]),
+            Report::Worn => self.send(&[WORN]),
         }
     }
 
@@ -105,6 +109,7 @@ impl Channel {
     pub fn hear_report(&self) -> Heard<Report> {
         match self.receive(&mut [0; 5]) {
             Heard::Message([READY, ..]) => Heard::Message(Report::Ready),
+            Heard::Message([WORN, ..]) => Heard::Message(Report::Worn),
             Heard::Message(_) | Heard::Nothing => Heard::Nothing,
             Heard::End => Heard::End,
         }

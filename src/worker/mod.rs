@@ -21,7 +21,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use self::accept::Gate;
+use self::accept::{Gate, Siblings};
 use self::control::{Channel, Heard, Order, Report};
 use self::lanes::{Backing, Lanes};
 use crate::app::manners::Manners;
@@ -33,9 +33,11 @@ use crate::http::buffer::Pool;
 use crate::http::connection::{Door, Patience};
 use crate::http::limits::Limits;
 use crate::http::lobby::Lobby;
+use crate::http::service::Service;
 use crate::http::turnstile::Turnstile;
 use crate::http::watch::Watch;
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::counters::Counter;
+use crate::scoreboard::{self, Row, Scoreboard};
 use crate::seed::{Demo, create_demo};
 use crate::store::url::DatabaseUrl;
 use crate::store::{self, PoolOptions, Store};
@@ -68,7 +70,8 @@ const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 pub struct Assignment<'a> {
     pub slot: usize,
     pub config: &'a Config,
-    pub listeners: Vec<TcpListener>,
+    /// The listeners of all slots, each with the number of its socket.
+    pub listeners: Vec<(usize, TcpListener)>,
     pub channel: Channel,
     pub scoreboard: Scoreboard,
     /// The worker's own row of it.
@@ -187,9 +190,14 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     start_vital(move || accept::readmit(&returning)).map_err(failed("can't attend its lobby"))?;
     let porter = lanes.clone();
     start_vital(move || porter.carry()).map_err(failed("can't start the porter"))?;
+    let slots = config.workers.count();
+    let (own, others): (Vec<_>, Vec<_>) = listeners
+        .into_iter()
+        .partition(|(number, _)| number % slots == slot);
     let (accepting, accepts) = mpsc::channel();
-    let sockets = listeners.len();
-    for listener in listeners {
+    let sockets = own.len();
+    let attended = own.iter().map(|(number, _)| *number).collect();
+    for (_, listener) in own {
         let (gate, door, accepting) = (gate.clone(), door.clone(), accepting.clone());
         start_vital(move || accept::run(listener, &gate, &door, &accepting))
             .map_err(failed("can't start accepting"))?;
@@ -199,6 +207,10 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lobby,
         lanes,
         gate: gate.clone(),
+        siblings: Siblings::new(others, scoreboard, door),
+        scoreboard,
+        attended,
+        row,
     };
     start_vital(move || clock.run()).map_err(failed("can't start the clock"))?;
     // Only the acceptors' own ends are left, so that one that is gone is noticed.
@@ -212,8 +224,16 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     channel
         .report(Report::Ready)
         .map_err(failed("can't report to the master"))?;
-    obey(&channel, &signals, &gate, &watch, config.drain_timeout)
-        .map_err(failed("can't wait for orders"))?;
+    let wear = Wear::new(slot, config, row);
+    obey(
+        &channel,
+        &signals,
+        &gate,
+        &watch,
+        config.drain_timeout,
+        wear,
+    )
+    .map_err(failed("can't wait for orders"))?;
     Ok(())
 }
 
@@ -325,23 +345,42 @@ fn open_door(
 }
 
 /// What happens at every tick, on the scheduler's thread.
-struct Clock {
+struct Clock<S> {
     watch: Arc<Watch>,
     lobby: Arc<Lobby>,
     lanes: Arc<Lanes>,
     gate: Arc<Gate>,
+    siblings: Siblings<S>,
+    scoreboard: Scoreboard,
+    /// The numbers of the sockets that this worker accepts from.
+    attended: Vec<usize>,
+    row: Row,
 }
 
-impl Clock {
+impl<S: Service> Clock<S> {
     fn run(&self) {
         self.gate.set_clock(may::coroutine::current());
+        self.beat();
         loop {
             may::coroutine::park();
+            self.siblings.tick(&self.gate, self.beat());
             self.watch.tick();
             self.lobby.tick();
             self.lanes.expire();
             self.gate.tick();
         }
+    }
+
+    /// Says that this loop moves, and that somebody looks after its sockets; the moment.
+    fn beat(&self) -> u64 {
+        let now = scoreboard::moment();
+        self.row.beat(now);
+        if self.gate.is_open() {
+            for number in &self.attended {
+                self.scoreboard.attend(*number, now);
+            }
+        }
+        now
     }
 }
 
@@ -352,6 +391,7 @@ fn obey(
     gate: &Gate,
     watch: &Watch,
     drain_timeout: Duration,
+    mut wear: Wear,
 ) -> io::Result<()> {
     let mut leaving: Option<Leaving> = None;
     let mut orphaned = false;
@@ -386,6 +426,9 @@ fn obey(
             leaving = Some(Leaving::begin(order, gate, watch));
         }
         gate.wake_clock();
+        if leaving.is_none() && wear.is_through() {
+            channel.report(Report::Worn)?;
+        }
         if let Some(leaving) = &mut leaving {
             if gate.is_closed() && watch.open() == 0 {
                 return Ok(());
@@ -399,6 +442,68 @@ fn obey(
             }
         }
     }
+}
+
+/// How much a worker may do before another one takes its place: the net under leaks.
+struct Wear {
+    row: Row,
+    /// What the row had counted before this worker.
+    before: u64,
+    requests: Option<u64>,
+    /// Resident memory, in bytes.
+    rss: Option<u64>,
+    looked: Instant,
+    told: bool,
+}
+
+/// How often a worker looks at its memory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Wear {
+    fn new(slot: usize, config: &Config, row: Row) -> Self {
+        // Workers that start together must not wear out together: each slot has a limit of its own, up to a tenth lower.
+        let slots = config.workers.count() as u64;
+        let own = |limit: u64| limit - limit / 10 * (slot as u64 % slots) / slots;
+        Wear {
+            row,
+            before: row.counted(Counter::Requests),
+            requests: Some(config.max_requests)
+                .filter(|most| *most > 0)
+                .map(|most| own(most as u64)),
+            rss: Some(config.max_worker_rss)
+                .filter(|most| *most > 0)
+                .map(|most| own(most as u64)),
+            looked: Instant::now(),
+            told: false,
+        }
+    }
+
+    /// Whether a limit is reached; says so once.
+    fn is_through(&mut self) -> bool {
+        if self.told {
+            return false;
+        }
+        let requests = self.row.counted(Counter::Requests) - self.before;
+        self.told = self.requests.is_some_and(|most| requests >= most) || self.is_too_large();
+        self.told
+    }
+
+    fn is_too_large(&mut self) -> bool {
+        let Some(most) = self.rss else { return false };
+        if self.looked.elapsed() < LOOK_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
+        resident().is_some_and(|bytes| bytes >= most)
+    }
+}
+
+/// The memory of this process that is in RAM, in bytes: the second field of /proc/self/statm (proc(5)).
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * page as u64)
 }
 
 /// How a worker leaves.

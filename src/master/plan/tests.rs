@@ -116,13 +116,11 @@ fn a_dead_worker_is_replaced_at_once_and_then_ever_more_slowly() {
         world.now = due;
         assert_eq!(spawned(&world.feed(Event::Tick)).len(), 1);
     }
-    assert_eq!(pauses[0], BACKOFF_FIRST);
-    assert!(
-        pauses
-            .windows(2)
-            .all(|pair| pair[1] == (pair[0] * 2).min(BACKOFF_MOST)),
-        "{pauses:?}"
-    );
+    for (deaths, pause) in pauses.iter().enumerate() {
+        let even = (BACKOFF_FIRST * (1 << deaths)).min(BACKOFF_MOST);
+        let (least, most) = (even * 7 / 8, even * 9 / 8);
+        assert!(least <= *pause && *pause <= most, "{pauses:?}");
+    }
     let last = *world.alive.last().expect("one lives");
     world.feed(Event::Ready(last));
     world.now += HEALTHY_AFTER;
@@ -278,4 +276,255 @@ fn stopping_in_the_middle_of_a_reload_ends_both_generations() {
         [Action::Exit { failed: false }],
         "nothing starts again"
     );
+}
+
+#[test]
+fn slots_that_die_together_come_back_one_by_one() {
+    let mut world = World::running(8);
+    for _ in 0..4 {
+        for worker in world.alive.clone() {
+            world.die(worker);
+        }
+        while let Some(due) = world.plan.next_due() {
+            world.now = due;
+            if spawned(&world.feed(Event::Tick)).is_empty() {
+                break;
+            }
+        }
+    }
+    for worker in world.alive.clone() {
+        world.die(worker);
+    }
+    let retries: std::collections::BTreeSet<_> =
+        world.plan.slots.iter().map(|slot| slot.retry_at).collect();
+    assert!(retries.len() >= 6, "{retries:?}");
+}
+
+#[test]
+fn a_slot_that_keeps_dying_is_said_to_be_degraded_once_and_well_again_once() {
+    let mut world = World::running(2);
+    let said =
+        |world: &World, action: Action| world.log.iter().filter(|said| **said == action).count();
+    let die = |world: &mut World| {
+        let last = *world.alive.last().expect("one lives");
+        world.die(last);
+        if let Some(due) = world.plan.next_due() {
+            world.now = due;
+        }
+        world.feed(Event::Tick);
+    };
+    for _ in 0..20 {
+        die(&mut world);
+    }
+    assert_eq!(said(&world, Action::Degraded { slot: 1 }), 1);
+    assert_eq!(said(&world, Action::Recovered { slot: 1 }), 0);
+    let last = *world.alive.last().expect("one lives");
+    world.feed(Event::Ready(last));
+    assert_eq!(said(&world, Action::Recovered { slot: 1 }), 1);
+}
+
+#[test]
+fn a_hung_worker_is_aborted_then_killed_and_replaced_when_it_is_dead() {
+    let mut world = World::running(2);
+    let actions = world.feed(Event::Hung(WorkerId(1)));
+    assert_eq!(actions, [Action::Abort(WorkerId(1))]);
+    assert_eq!(world.feed(Event::Hung(WorkerId(1))), [], "once is enough");
+    world.now += ABORT_GRACE;
+    assert_eq!(world.feed(Event::Tick), [Action::Kill(WorkerId(1))]);
+    assert_eq!(spawned(&world.die(WorkerId(1))).len(), 1);
+    // One that is still starting has its boot time-out.
+    assert_eq!(world.feed(Event::Hung(WorkerId(3))), []);
+}
+
+#[test]
+fn a_worn_worker_is_relieved_by_one_that_serves() {
+    let mut world = World::running(2);
+    let relief = spawned(&world.feed(Event::Worn(WorkerId(1))));
+    assert_eq!(relief, [(WorkerId(3), 0, false)]);
+    assert_eq!(
+        spawned(&world.feed(Event::Worn(WorkerId(2)))),
+        [],
+        "one at a time"
+    );
+    let actions = world.feed(Event::Ready(WorkerId(3)));
+    assert_eq!(actions[0], Action::Retire(WorkerId(1)));
+    assert_eq!(
+        spawned(&actions),
+        [(WorkerId(4), 1, false)],
+        "then the next one"
+    );
+    assert!(world.plan.is_rolling(), "a reload waits for it");
+}
+
+#[test]
+fn a_reload_replaces_a_tenth_of_the_slots_at_a_time() {
+    let mut world = World::running(40);
+    let canary = spawned(&world.feed(Event::Reload { slots: 40 }));
+    assert_eq!(canary.len(), 1, "the first one alone");
+    let next = spawned(&world.feed(Event::Ready(canary[0].0)));
+    assert_eq!(next.len(), 4);
+    assert_eq!(spawned(&world.feed(Event::Ready(next[2].0))).len(), 1);
+    world.settle();
+    assert_eq!(world.alive.len(), 40);
+    assert!(world.alive.iter().all(|worker| worker.0 > 40));
+}
+
+mod properties {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What may befall the plan; numbers choose among the workers that live.
+    #[derive(Debug, Clone)]
+    enum Fate {
+        Ready(usize),
+        Death(usize),
+        Worn(usize),
+        Hung(usize),
+        Reload(usize),
+        Time(u64),
+    }
+
+    fn fate() -> impl Strategy<Value = Fate> {
+        prop_oneof![
+            6 => any::<usize>().prop_map(Fate::Ready),
+            3 => any::<usize>().prop_map(Fate::Death),
+            1 => any::<usize>().prop_map(Fate::Worn),
+            1 => any::<usize>().prop_map(Fate::Hung),
+            2 => (1_usize..6).prop_map(Fate::Reload),
+            3 => (0_u64..40_000).prop_map(Fate::Time),
+        ]
+    }
+
+    /// What the world outside knows of the workers.
+    #[derive(Default)]
+    struct Outside {
+        living: BTreeSet<WorkerId>,
+        ready: BTreeSet<WorkerId>,
+        generation_of: BTreeMap<WorkerId, u64>,
+        slot_of: BTreeMap<WorkerId, usize>,
+        generation: u64,
+    }
+
+    impl Outside {
+        fn perform(&mut self, actions: &[Action]) -> Result<(), TestCaseError> {
+            for action in actions {
+                match *action {
+                    Action::Spawn {
+                        worker,
+                        slot,
+                        candidate,
+                    } => {
+                        prop_assert!(self.living.insert(worker), "{worker:?} twice");
+                        self.slot_of.insert(worker, slot);
+                        let generation = self.generation + u64::from(candidate);
+                        self.generation_of.insert(worker, generation);
+                    }
+                    Action::Retire(worker) => {
+                        prop_assert!(self.living.contains(&worker));
+                        // Another one serves its slot, or the slot goes and others serve.
+                        let others = self.ready.iter().filter(|other| **other != worker).count();
+                        prop_assert!(others > 0, "{worker:?} left nobody behind");
+                        self.ready.remove(&worker);
+                    }
+                    Action::Stop(worker) | Action::Abort(worker) | Action::Kill(worker) => {
+                        prop_assert!(self.living.contains(&worker), "{action:?} of the dead");
+                    }
+                    Action::Adopt => self.generation += 1,
+                    _ => {}
+                }
+            }
+            let generations: BTreeSet<u64> = self
+                .living
+                .iter()
+                .map(|worker| self.generation_of[worker])
+                .collect();
+            prop_assert!(generations.len() <= 2, "{generations:?} live at once");
+            Ok(())
+        }
+
+        fn choose(set: &BTreeSet<WorkerId>, number: usize) -> Option<WorkerId> {
+            set.iter().nth(number % set.len().max(1)).copied()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever happens in whatever order, nobody is left without a server, and once fate rests all slots serve the
+        /// newest configuration.
+        #[test]
+        fn all_ends_well(slots in 1_usize..6, fates in prop::collection::vec(fate(), 0..80)) {
+            let mut now = Instant::now();
+            let mut plan = Plan::new(slots, PATIENCE);
+            let mut outside = Outside { generation: 1, ..Outside::default() };
+            outside.perform(&plan.on(Event::Start, now))?;
+            for worker in outside.living.clone() {
+                outside.ready.insert(worker);
+                outside.perform(&plan.on(Event::Ready(worker), now))?;
+            }
+            for fate in fates {
+                let event = match fate {
+                    Fate::Ready(which) => {
+                        let starting = &outside.living - &outside.ready;
+                        let Some(worker) = Outside::choose(&starting, which) else { continue };
+                        outside.ready.insert(worker);
+                        Event::Ready(worker)
+                    }
+                    Fate::Death(which) => {
+                        let Some(worker) = Outside::choose(&outside.living, which) else { continue };
+                        outside.living.remove(&worker);
+                        outside.ready.remove(&worker);
+                        Event::Died(worker)
+                    }
+                    Fate::Worn(which) | Fate::Hung(which) => {
+                        let Some(worker) = Outside::choose(&outside.ready, which) else { continue };
+                        match fate {
+                            Fate::Worn(_) => Event::Worn(worker),
+                            _ => Event::Hung(worker),
+                        }
+                    }
+                    // As the master does: one after the other.
+                    Fate::Reload(_) if plan.is_rolling() => continue,
+                    Fate::Reload(slots) => Event::Reload { slots },
+                    Fate::Time(milliseconds) => {
+                        now += Duration::from_millis(milliseconds);
+                        Event::Tick
+                    }
+                };
+                outside.perform(&plan.on(event, now))?;
+            }
+            // Fate rests: those who start get ready, those who were told to go are gone, time passes.
+            for _ in 0..400 {
+                now = plan.next_due().unwrap_or(now).max(now);
+                let actions = plan.on(Event::Tick, now);
+                outside.perform(&actions)?;
+                let known: BTreeSet<WorkerId> = plan.workers().map(|worker| worker.id).collect();
+                prop_assert_eq!(&known, &outside.living);
+                let leaving: Vec<WorkerId> = plan
+                    .workers()
+                    .filter(|worker| !matches!(worker.state, State::Starting { .. } | State::Ready { .. }))
+                    .map(|worker| worker.id)
+                    .collect();
+                for worker in leaving {
+                    outside.living.remove(&worker);
+                    outside.ready.remove(&worker);
+                    outside.perform(&plan.on(Event::Died(worker), now))?;
+                }
+                let starting = &outside.living - &outside.ready;
+                for worker in starting {
+                    outside.ready.insert(worker);
+                    outside.perform(&plan.on(Event::Ready(worker), now))?;
+                }
+            }
+            prop_assert!(!plan.is_rolling());
+            prop_assert_eq!(plan.ready(), plan.wanted());
+            prop_assert_eq!(outside.living.len(), plan.wanted());
+            for worker in &outside.living {
+                prop_assert_eq!(outside.generation_of[worker], outside.generation);
+            }
+        }
+    }
 }

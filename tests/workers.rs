@@ -1,0 +1,163 @@
+//! What becomes of connections when a worker hangs, keeps dying, or has served long enough; and how many workers there are.
+
+use nix::sys::signal::Signal;
+
+use crate::support::http::Request;
+use crate::support::load::{Load, Style};
+use crate::support::process::{alive, signal};
+use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
+
+/// More connections than ever reach the queue of one of two workers alone.
+const MANY: usize = 40;
+
+fn healthz() -> Vec<Request> {
+    vec![Request::new("GET", "/healthz")]
+}
+
+/// Every one of many new connections is answered.
+#[track_caller]
+fn assert_all_are_answered(server: &Server) {
+    let mut clients: Vec<_> = (0..MANY).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.get("/healthz").expect("an answer").expect(200);
+    }
+}
+
+#[test]
+fn while_a_worker_hangs_its_siblings_take_from_its_queue() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--hang-timeout", "10m"])
+        .start();
+    let stopped = *server.workers().first().expect("a worker");
+    signal(stopped, Signal::SIGSTOP);
+    assert_all_are_answered(&server);
+    assert!(alive(stopped), "nobody may have ended it yet");
+    signal(stopped, Signal::SIGCONT);
+    wait_until(PATIENCE, "both workers to serve again", || {
+        server.answering_workers().contains(&stopped)
+    });
+}
+
+#[test]
+fn a_worker_that_hangs_is_ended_and_replaced() {
+    let backend = Backend::sqlite();
+    let mut server = backend
+        .canvas()
+        .workers(2)
+        .args(["--hang-timeout", "1s"])
+        .start();
+    server.allow("hangs");
+    server.allow("killing worker");
+    server.allow("SIG");
+    let hung = *server.workers().first().expect("a worker");
+    signal(hung, Signal::SIGSTOP);
+    let line = server.wait_for_line("hangs: its loop has not moved");
+    assert!(line.contains(&format!("(pid {hung})")), "{line}");
+    assert!(line.contains("lane-0"), "the threads are told: {line}");
+    wait_until(PATIENCE, "another worker in its place", || {
+        let workers = server.workers();
+        workers.len() == 2 && !workers.contains(&hung)
+    });
+    assert_all_are_answered(&server);
+}
+
+#[test]
+fn the_queue_of_a_slot_that_keeps_dying_is_served_by_others() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let mut server = backend.serve(2);
+    server.allow("ended with SIGKILL");
+    server.allow("degraded");
+    let steady = *server.workers().last().expect("a worker");
+    // Each death doubles the pause before the next try: it ends above a second and a half.
+    for _ in 0..6 {
+        wait_until(PATIENCE, "the other slot's next worker", || {
+            server.workers().len() == 2
+        });
+        for worker in server.workers() {
+            if worker != steady {
+                signal(worker, Signal::SIGKILL);
+            }
+        }
+        wait_until(PATIENCE, "its end", || server.workers().len() == 1);
+    }
+    assert_all_are_answered(&server);
+    assert_eq!(server.workers().len(), 1, "it came back too early to tell");
+    server.wait_for_line("slot 0 serves again");
+    assert_eq!(server.lines_with("is degraded").len(), 1);
+}
+
+#[test]
+fn workers_come_and_go_by_signal_without_a_lost_request() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend.serve(2);
+    for style in [Style::KeepAlive, Style::ConnectionPerRequest] {
+        let load = Load::start(server.address(), style, 4, healthz());
+        for (which, count) in [
+            (Signal::SIGTTIN, 3),
+            (Signal::SIGTTIN, 4),
+            (Signal::SIGTTOU, 3),
+            (Signal::SIGTTOU, 2),
+        ] {
+            let before = server.log_length();
+            server.signal(which);
+            server.wait_for_line_after(before, &format!(", {count} workers"));
+            load.wait_for_answers(50);
+            wait_until(PATIENCE, "as many workers", || {
+                server.workers().len() == count
+            });
+        }
+        load.stop().assert_all_ok();
+    }
+    server.signal(Signal::SIGTTOU);
+    wait_until(PATIENCE, "one worker", || server.workers().len() == 1);
+    // And there is always one.
+    server.signal(Signal::SIGTTOU);
+    server.wait_for_line("1 workers it stays, for");
+    assert_all_are_answered(&server);
+    // The configuration's own number counts from the next reload on.
+    server.reload(2);
+}
+
+#[test]
+fn a_worker_that_has_served_enough_is_relieved_without_a_lost_request() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--max-requests", "300"])
+        .start();
+    let first = server.workers();
+    for style in [Style::KeepAlive, Style::ConnectionPerRequest] {
+        let load = Load::start(server.address(), style, 4, healthz());
+        load.wait_for_answers(3000);
+        load.stop().assert_all_ok();
+    }
+    wait_until(PATIENCE, "the first workers to be gone", || {
+        let now = server.workers();
+        now.len() == 2 && now.is_disjoint(&first)
+    });
+    assert!(!server.lines_with("has reached its limit").is_empty());
+}
+
+#[test]
+fn a_worker_that_has_grown_too_large_is_relieved() {
+    let backend = Backend::sqlite();
+    // Smaller than any worker ever is: each is relieved as soon as it has looked.
+    let server = backend
+        .canvas()
+        .workers(1)
+        .args(["--max-worker-rss", "1MiB"])
+        .start();
+    let first = server.workers();
+    wait_until(PATIENCE, "another worker", || {
+        server.workers().is_disjoint(&first)
+    });
+    server.get("/healthz").expect(200);
+}
