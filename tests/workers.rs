@@ -75,15 +75,17 @@ fn the_queue_of_a_slot_that_keeps_dying_is_served_by_others() {
     let steady = *server.workers().last().expect("a worker");
     // Each death doubles the pause before the next try: it ends above a second and a half.
     for _ in 0..6 {
+        let mut next = None;
         wait_until(PATIENCE, "the other slot's next worker", || {
-            server.workers().len() == 2
+            next = server
+                .workers()
+                .into_iter()
+                .find(|worker| *worker != steady);
+            next.is_some()
         });
-        for worker in server.workers() {
-            if worker != steady {
-                signal(worker, Signal::SIGKILL);
-            }
-        }
-        wait_until(PATIENCE, "its end", || server.workers().len() == 1);
+        let next = next.expect("set by the wait");
+        signal(next, Signal::SIGKILL);
+        wait_until(PATIENCE, "its end", || !alive(next));
     }
     assert_all_are_answered(&server);
     assert_eq!(server.workers().len(), 1, "it came back too early to tell");
