@@ -18,6 +18,10 @@ use crate::sys;
 /// How many connections beyond the limit may be hearing that there is no room. Those after them wait unaccepted.
 const TURNED_AWAY: usize = 64;
 
+/// How many connections in a row are accepted, and begun, before everything else has its turn: a flood of new ones
+/// must not hold the thread while their queue is filled as fast as it is emptied.
+const TURN: u32 = 32;
+
 /// A worker says at every tick that it attends to its listeners: longer than this many milliseconds without is a tick and a
 /// half, and leaves another tick to the 250 ms in which somebody is to look.
 const UNATTENDED: u64 = 150;
@@ -147,12 +151,18 @@ fn accept_all<S: Service>(
     gate: &Gate,
     door: &Arc<Door<S>>,
 ) {
+    let mut streak = 0;
     while !gate.is_closing(Close::AtOnce) {
+        if streak == TURN {
+            door.turnstile.pass();
+            streak = 0;
+        }
         match accept_one(listener, gate, door) {
-            Accepted::One => {}
+            Accepted::One => streak += 1,
             Accepted::None if gate.is_closing(Close::WhenEmpty) => return,
             Accepted::None => {
                 readiness.wait_io();
+                streak = 0;
             }
             Accepted::NoRoom => gate.pause(),
         }
@@ -237,7 +247,11 @@ impl<S: Service> Siblings<S> {
         for (number, listener) in listeners.iter() {
             let unattended =
                 now.saturating_sub(self.scoreboard.last_attended(*number)) > UNATTENDED;
-            while unattended && matches!(accept_one(listener, gate, &self.door), Accepted::One) {}
+            // The rest is the next tick's: this one has more to do.
+            let mut room = if unattended { TURN } else { 0 };
+            while room > 0 && matches!(accept_one(listener, gate, &self.door), Accepted::One) {
+                room -= 1;
+            }
         }
         // Held on to, they would stay open after all who serve them have left.
         if gate.closing.load(Ordering::Relaxed) != 0 {
