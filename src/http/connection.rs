@@ -410,6 +410,7 @@ impl<'d, S: Service> Connection<'d, S> {
         };
         if let Err(Broken::Expired) = written {
             self.count(Counter::WriteTimeouts);
+            self.wire.abort();
         }
         self.output.clear();
         written

@@ -2,8 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use may::io::{CoIo, WaitIo};
+use socket2::SockRef;
 
 use super::watch::{Registration, Watch};
 
@@ -120,6 +122,13 @@ impl<'w> Wire<'w> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Lets the kernel forget what the peer has not taken, and tell it so with a reset (RFC 9293 section 3.10.4). After
+    /// an orderly close it would keep megabytes for minutes, for a peer that may never read them.
+    pub fn abort(&self) {
+        // A peer that is already gone has nothing to take.
+        let _ = SockRef::from(self.io.inner()).set_linger(Some(Duration::ZERO));
     }
 
     /// Says that no more will come from this side.
