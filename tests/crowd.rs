@@ -2,22 +2,10 @@
 
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use crate::support::http::Client;
-use crate::support::process::guarded;
+use crate::support::process::{guarded, pss, raise_own_limit};
 use crate::support::shoes::{create, list_target};
-use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
-
-/// What the kernel says a process uses of memory, shared pages in proportion, in KiB.
-fn pss(pid: i32) -> i64 {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
-    rollup
-        .lines()
-        .find_map(|line| line.strip_prefix("Pss:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .expect("a Pss line")
-}
+use crate::support::{Backend, PATIENCE, alone, wait_until};
 
 /// CPU time of a process, all threads, in clock ticks of 10 ms (proc(5)).
 fn cpu_ticks(pid: i32) -> u64 {
@@ -25,21 +13,6 @@ fn cpu_ticks(pid: i32) -> u64 {
     let (_, rest) = stat.rsplit_once(')').expect("a name");
     let field = |at: usize| rest.split_whitespace().nth(at)?.parse::<u64>().ok();
     field(11).expect("utime") + field(12).expect("stime")
-}
-
-fn only_worker(server: &Server) -> i32 {
-    *server.workers().first().expect("a worker")
-}
-
-/// Each connection is one descriptor here and one in the worker, which takes this process's limit over.
-fn raise_own_limit(wanted: u64) {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-    let limit = hard.max(wanted);
-    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, limit, limit) {
-        panic!(
-            "this test needs {wanted} open files, and the hard limit is {hard} ({error}): raise it"
-        );
-    }
 }
 
 #[test]
@@ -51,7 +24,7 @@ fn ten_thousand_idle_connections_cost_at_most_8_kib_each() {
     let backend = Backend::sqlite();
     let server = backend.serve(1);
     create(&server, 7, &[("img1", "a")]);
-    let worker = only_worker(&server);
+    let worker = server.only_worker();
     let before = pss(worker);
     let mut crowd: Vec<Client> = Vec::with_capacity(CROWD);
     for _ in 0..CROWD {
@@ -79,7 +52,7 @@ fn without_descriptors_accepting_pauses_and_others_are_served() {
     let backend = Backend::sqlite();
     let server = backend.serve(1);
     create(&server, 7, &[("img1", "a")]);
-    let worker = only_worker(&server);
+    let worker = server.only_worker();
     let mut bystander = server.connect();
     bystander
         .get(&list_target(7))

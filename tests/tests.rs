@@ -6,7 +6,8 @@
 //! - `coherence`: a write is visible to every worker once it is answered.
 //! - `configuration`: where settings come from, and how a wrong one is refused.
 //! - `counters`: what happens to connections and requests is counted, and told at the end.
-//! - `crowd`: many connections at once.
+//! - `crowd`: many connections at once, idle or too many for the descriptors.
+//! - `floods`: clients that drip, don't read, come in floods or talk rubbish harm nobody but themselves.
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
 //! - `hosts`: servers that share a database and a Redis see what each of them writes.
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
@@ -17,8 +18,8 @@
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
 //! - `tokens`: who may write.
-//! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
+//! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved.
 
 mod api;
 mod cache;
@@ -26,6 +27,7 @@ mod coherence;
 mod configuration;
 mod counters;
 mod crowd;
+mod floods;
 mod harness;
 mod hosts;
 mod house;

@@ -1,9 +1,11 @@
 //! The workshop of the tests: private folders, real PostgreSQL and Redis servers, the real binary, a small
-//! HTTP client and a load generator. Everything a room here starts dies with the test process, waits on
+//! HTTP client, a load generator, and crowds of clients that misbehave. Everything a room here starts dies with the test process, waits on
 //! events, and listens on loopback only.
 
 pub mod backend;
+pub mod bystander;
 pub mod canvas;
+pub mod crowd;
 pub mod dir;
 pub mod http;
 pub mod load;

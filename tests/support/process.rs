@@ -14,6 +14,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -167,4 +168,66 @@ pub fn find_program(name: &str, hidden_in: &str) -> PathBuf {
 /// Waits until none of these processes runs any more. An orphan's zombie is its new parent's business.
 pub fn all_gone(pids: &BTreeSet<i32>, patience: Duration) -> bool {
     comes_true(patience, || !pids.iter().any(|pid| alive(*pid)))
+}
+
+/// What the kernel says a process uses of memory, shared pages in proportion, in KiB.
+pub fn pss(pid: i32) -> i64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
+    rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .expect("a Pss line")
+}
+
+/// Each connection is one descriptor here and one in the worker, which takes this process's limit over.
+pub fn raise_own_limit(wanted: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    let limit = hard.max(wanted);
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, limit, limit) {
+        panic!(
+            "this test needs {wanted} open files, and the hard limit is {hard} ({error}): raise it"
+        );
+    }
+}
+
+/// The most memory that a process has had in use since [`forget_peak_rss`], or since it began, in KiB.
+pub fn peak_rss(pid: i32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .expect("a VmHWM line")
+}
+
+/// Lets the peak begin anew, at what is in use now (proc_pid_clear_refs(5)).
+pub fn forget_peak_rss(pid: i32) {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
+}
+
+/// How long the threads of a process have waited, together, for a CPU to run on, since they began: what a busy
+/// machine costs it (the second figure of `/proc/PID/task/*/schedstat`, in ns). Zero for one that is gone.
+pub fn wait_for_cpu(pid: i32) -> Duration {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Duration::ZERO;
+    };
+    tasks
+        .flatten()
+        .map(|task| task_wait(task.path().join("schedstat")))
+        .sum()
+}
+
+/// The same for the calling thread.
+pub fn own_wait_for_cpu() -> Duration {
+    task_wait("/proc/thread-self/schedstat".into())
+}
+
+fn task_wait(schedstat: PathBuf) -> Duration {
+    let text = std::fs::read_to_string(schedstat).unwrap_or_default();
+    let wait = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(wait.unwrap_or(0))
 }

@@ -105,6 +105,14 @@ impl Server {
         workers
     }
 
+    /// The worker of a server that has one.
+    #[track_caller]
+    pub fn only_worker(&self) -> i32 {
+        let workers = self.workers();
+        assert_eq!(workers.len(), 1, "{workers:?}");
+        *workers.first().expect("just counted")
+    }
+
     /// Waits until workers have accepted all these connections and read all that the kernel received on them.
     #[track_caller]
     pub fn wait_until_read<'c>(&self, clients: impl IntoIterator<Item = &'c Client>) {

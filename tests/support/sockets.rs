@@ -28,6 +28,26 @@ pub fn server_ends(server: SocketAddr) -> BTreeMap<u16, ServerEnd> {
     table.lines().skip(1).filter_map(parse).collect()
 }
 
+/// How many connections to the server the kernel still has something to do for, whoever holds them or nobody.
+pub fn kernel_rows(server: SocketAddr) -> usize {
+    const TIME_WAIT: &str = "06";
+    const LISTEN: &str = "0A";
+    let local = format!(":{:04X}", server.port());
+    let table =
+        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let counts = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_ours = fields
+            .next()
+            .is_some_and(|address| address.ends_with(&local));
+        is_ours
+            && fields
+                .nth(1)
+                .is_some_and(|state| state != TIME_WAIT && state != LISTEN)
+    };
+    table.lines().skip(1).filter(counts).count()
+}
+
 /// The inodes of the sockets that a process holds, from `/proc/PID/fd`.
 pub fn socket_inodes(pid: i32) -> BTreeSet<u64> {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
