@@ -5,12 +5,12 @@
 mod accept;
 pub mod control;
 mod lanes;
+pub mod panics;
 mod queue;
 
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use nix::unistd::Pid;
 use self::accept::{Gate, Siblings};
 use self::control::{Channel, Heard, Order, Report};
 use self::lanes::{Backing, Lanes};
+use self::panics::{log_panics, start_vital};
 use crate::app::manners::Manners;
 use crate::app::routes::{App, WriteRule};
 use crate::cache::l1::{L1, Trust};
@@ -41,7 +42,6 @@ use crate::scoreboard::{self, Row, Scoreboard};
 use crate::seed::{Demo, create_demo};
 use crate::store::url::DatabaseUrl;
 use crate::store::{self, PoolOptions, Store};
-use crate::sys;
 
 /// The exit code of a worker that could not start or go on.
 pub const EXIT_FAILED: i32 = 111;
@@ -118,18 +118,6 @@ pub fn run(assignment: Assignment<'_>) -> i32 {
             EXIT_FAILED
         }
     }
-}
-
-/// A panic is a line in the log, with its message and place, whatever thread or coroutine it happens on. No backtrace:
-/// walking one takes more stack than a coroutine has.
-fn log_panics(slot: usize) {
-    std::panic::set_hook(Box::new(move |panic| {
-        let message = panic.payload_as_str().unwrap_or("(no message)");
-        match panic.location() {
-            Some(place) => log::error!("worker {slot}: panicked at {place}: {message}"),
-            None => log::error!("worker {slot}: panicked: {message}"),
-        }
-    }));
 }
 
 fn serve(assignment: Assignment<'_>) -> Result<(), String> {
@@ -235,16 +223,6 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     )
     .map_err(failed("can't wait for orders"))?;
     Ok(())
-}
-
-/// Starts a coroutine without which the worker serves nobody. A panic in it, unlike one in a connection, ends the
-/// worker: the master replaces a dead one at once, and could not tell one that is dumb.
-fn start_vital(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    sys::start_first_coroutine(move || {
-        if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            std::process::exit(EXIT_FAILED);
-        }
-    })
 }
 
 /// Pins every thread of this process, those to come included, to the slot's CPU: the `slot`-th that the process may use,

@@ -19,6 +19,7 @@ use canvas_cluster::http::turnstile::Turnstile;
 use canvas_cluster::http::watch::Watch;
 use canvas_cluster::scoreboard::Scoreboard;
 use canvas_cluster::sys;
+use canvas_cluster::worker::panics::log_panics;
 
 /// How long a client waits for anything. Only a server that hangs lets it pass.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -42,6 +43,7 @@ impl Service for Echo {
         match path {
             "/refused" => Err(Box::new(Response::new(403).body("text/plain", "no"))),
             "/panic/admit" => panic!("on purpose, in admit"),
+            "/panic/wordless" => std::panic::panic_any(7),
             _ if head.method == Method::Connect => {
                 Err(Box::new(Response::new(501).body("text/plain", "no")))
             }
@@ -51,7 +53,7 @@ impl Service for Echo {
 
     fn answer(&self, call: String, body: &[u8]) -> Response {
         match call.as_str() {
-            "GET /panic/answer" => panic!("on purpose, in answer"),
+            "GET /panic/answer" => panic!("on purpose, in {}", &call[11..]),
             "GET /hold" => {
                 let hold = HOLD.get().expect("set by the test that asks");
                 hold.begun.send(()).expect("the test waits");
@@ -82,6 +84,34 @@ impl Service for Echo {
     fn fault(&self) -> Response {
         Response::new(500).body("text/plain", "fault")
     }
+}
+
+/// The slot that the log names.
+pub const SLOT: usize = 3;
+
+/// What was logged: levels and messages.
+pub static LOG: Kept = Kept(Mutex::new(Vec::new()));
+
+pub struct Kept(Mutex<Vec<String>>);
+
+impl Kept {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("no holder panics").clone()
+    }
+}
+
+impl log::Log for Kept {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}", record.level(), record.args());
+        eprintln!("{line}");
+        self.0.lock().expect("no holder panics").push(line);
+    }
+
+    fn flush(&self) {}
 }
 
 /// How often `/counted` was asked for.
@@ -133,8 +163,9 @@ pub fn door() -> (SocketAddr, Arc<Watch>) {
 }
 
 fn start() -> (SocketAddr, Arc<Watch>) {
-    // As in a worker: a backtrace takes more stack than a coroutine has, and seconds in a debug build.
-    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    assert!(log::set_logger(&LOG).is_ok(), "nothing else logs here");
+    log::set_max_level(log::LevelFilter::Info);
+    log_panics(SLOT);
     may::config()
         .set_workers(1)
         .set_stack_size(16 * 1024)
