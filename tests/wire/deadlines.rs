@@ -119,11 +119,14 @@ fn a_client_that_does_not_read_delays_nobody_and_is_let_go() {
 #[test]
 fn a_client_that_never_pauses_lets_others_have_their_turn() {
     const REQUESTS: usize = 300;
+    let (mut greedy, mut bystander) = (Raw::connect(), Raw::connect());
+    for client in [&mut greedy, &mut bystander] {
+        client.send(b"GET /known HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.response();
+    }
     // The thread is held while both clients send, so that it finds everything there at once, the greedy one's first.
     let held = hold_the_thread();
-    let mut greedy = Raw::connect();
     greedy.send(&b"GET /counted HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS));
-    let mut bystander = Raw::connect();
     bystander.send(b"GET /count HTTP/1.1\r\nHost: a\r\n\r\n");
     held.let_go();
     let answer = bystander.response();
