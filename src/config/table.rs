@@ -361,7 +361,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         value_name: "N",
         default: Preset::Value("256"),
         group: Group::Limits,
-        help: "Fewest bytes a second, on average, at which a body may arrive; a slower one is answered 408",
+        help: "Fewest bytes a second, on average, at which a body may arrive, or a response be taken; a slower body is answered 408",
         kind: Kind::Count {
             of: "bytes a second",
             range: 1..=MIB,
@@ -384,7 +384,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         value_name: "TIME",
         default: Preset::Value("30s"),
         group: Group::Limits,
-        help: "Time in which a client must take its response, or of a large one min_body_rate bytes a second; then the connection is closed",
+        help: "Time a client may take nothing of its response, or less than min_body_rate allows; then the connection is closed",
         kind: Kind::Time {
             range: TENTH..=TEN_MINUTES,
             field: |v| &mut v.limits.write_timeout,

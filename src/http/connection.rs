@@ -17,7 +17,7 @@ use super::response::{Framing, Persistence, Response};
 use super::service::Service;
 use super::turnstile::Turnstile;
 use super::watch::Watch;
-use super::wire::{Broken, Wire};
+use super::wire::{Broken, Pace, Wire};
 use crate::scoreboard::Row;
 use crate::scoreboard::counters::Counter;
 
@@ -43,9 +43,9 @@ pub struct Patience {
     pub head: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// For a response to be taken, or as much of it as its rate asks for in that time.
+    /// While a client takes nothing of a response; and what a response may take on top of what its rate allows.
     pub write: Duration,
-    /// The slowest body, either way, in bytes a second.
+    /// The slowest body, of a request or a response, in bytes a second.
     pub body_rate: usize,
 }
 
@@ -387,27 +387,11 @@ impl<'d, S: Service> Connection<'d, S> {
             return Ok(());
         }
         let patience = &self.door.patience;
-        // What a client must take within each stretch of patience, so that neither a drip nor what its kernel took
-        // for it at first keeps the connection.
-        let share = patience.body_rate as u128 * patience.write.as_millis() / 1000;
-        let (mut taken, mut of_share) = (0, 0);
-        self.wire.watched.within(patience.write);
-        let written = loop {
-            match self.wire.write(&self.output[taken..]) {
-                Ok(count) => {
-                    taken += count;
-                    of_share += count as u128;
-                }
-                Err(broken) => break Err(broken),
-            }
-            if taken == self.output.len() {
-                break Ok(());
-            }
-            if of_share >= share {
-                of_share = 0;
-                self.wire.watched.within(patience.write);
-            }
+        let pace = Pace {
+            stall: patience.write,
+            rate: patience.body_rate,
         };
+        let written = self.wire.write_all(&self.output, &pace);
         if let Err(Broken::Expired) = written {
             self.count(Counter::WriteTimeouts);
             self.wire.abort();

@@ -158,6 +158,11 @@ impl Registration<'_> {
         self.watched.deadline.store(deadline, Ordering::Relaxed);
     }
 
+    /// Milliseconds on the watch's clock.
+    pub fn now(&self) -> u64 {
+        self.watch.now()
+    }
+
     /// The connection waits for something else than its socket, which has a deadline of its own.
     pub fn rest(&self) {
         self.until(NEVER);

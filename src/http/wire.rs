@@ -28,6 +28,24 @@ pub struct Wire<'w> {
     pub waited: bool,
 }
 
+/// How a peer must take what is written.
+#[derive(Debug)]
+pub struct Pace {
+    /// The longest time in which it may take nothing; and what it may take on top of what `rate` allows.
+    pub stall: Duration,
+    /// The slowest that it may be on average, in bytes a second.
+    pub rate: usize,
+}
+
+impl Pace {
+    /// When to give up, after `taken` bytes since `begun`, the last of them `now`; all on the watch's clock. What the
+    /// kernel buffers is taken at once and buys time by the rate, so a stall ends even a peer that is far ahead of it.
+    fn deadline(&self, begun: u64, now: u64, taken: usize) -> u64 {
+        let bought = taken as u64 * 1000 / self.rate.max(1) as u64;
+        now.min(begun + bought) + self.stall.as_millis() as u64
+    }
+}
+
 /// Why nothing was read or written.
 #[derive(Debug)]
 pub enum Broken {
@@ -111,17 +129,26 @@ impl<'w> Wire<'w> {
         }
     }
 
-    /// Writes what the kernel takes, at least one byte, waiting for room if there is none. `bytes` is not empty.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
-        loop {
+    /// Writes all of it, for as long as the peer takes it at this pace.
+    pub fn write_all(&mut self, mut bytes: &[u8], pace: &Pace) -> Result<(), Broken> {
+        let begun = self.watched.now();
+        let mut taken = 0;
+        self.watched.until(pace.deadline(begun, begun, taken));
+        while !bytes.is_empty() {
             match self.io.inner().write(bytes) {
                 Ok(0) => return Err(Broken::Gone),
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    taken += count;
+                    let now = self.watched.now();
+                    self.watched.until(pace.deadline(begun, now, taken));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     /// Lets the kernel forget what the peer has not taken, and tell it so with a reset (RFC 9293 section 3.10.4). After
@@ -135,5 +162,36 @@ impl<'w> Wire<'w> {
     pub fn finish(&self) {
         // A peer that is already gone needs no telling.
         let _ = self.io.inner().shutdown(Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_may_be_slow_but_neither_stall_nor_drip() {
+        let pace = Pace {
+            stall: Duration::from_secs(30),
+            rate: 1000,
+        };
+        // begun, now, taken, deadline
+        let table = [
+            (500, 500, 0, 30_500),
+            // Far ahead: 30 s from the last byte on.
+            (500, 2500, 1_000_000, 32_500),
+            // At the rate.
+            (500, 10_500, 10_000, 40_500),
+            // Behind it: what the bytes were worth, and no more.
+            (500, 20_500, 1000, 31_500),
+            (500, 31_400, 1001, 31_501),
+        ];
+        for (begun, now, taken, deadline) in table {
+            assert_eq!(
+                pace.deadline(begun, now, taken),
+                deadline,
+                "{taken} at {now}"
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{BODY_RATE, HEAD, IDLE, LARGE, Raw, door, expected, hold_the_thread};
+use crate::support::{BODY_RATE, HEAD, IDLE, LARGE, Raw, WRITE, door, expected, hold_the_thread};
 
 /// Long enough for an idle connection to be in the lobby, and shorter than its patience.
 const IN_THE_LOBBY: Duration = Duration::from_millis(1500);
@@ -113,6 +113,21 @@ fn a_client_that_does_not_read_delays_nobody_and_is_let_go() {
         received < LARGE,
         "the whole answer was kept for a client that did not read"
     );
+}
+
+/// The time to write was for the whole answer, so that a large one over a slow line was cut off in the middle.
+#[test]
+fn a_client_that_reads_slowly_but_steadily_gets_all_of_a_large_answer() {
+    let mut slow = Raw::connect();
+    slow.send(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let began = Instant::now();
+    let received = slow.drain_slowly(64 * 1024, Duration::from_millis(15));
+    assert!(
+        received > LARGE,
+        "{received} bytes in {:?}",
+        began.elapsed()
+    );
+    assert!(began.elapsed() > 2 * WRITE, "{:?}", began.elapsed());
 }
 
 /// A client whose next request is always there never waits: its connection would keep the thread until the last one.

@@ -27,6 +27,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The patience of the door under test.
 pub const HEAD: Duration = Duration::from_secs(4);
 pub const IDLE: Duration = Duration::from_secs(4);
+pub const WRITE: Duration = Duration::from_secs(2);
 /// Bytes a second.
 pub const BODY_RATE: usize = 1000;
 
@@ -180,7 +181,7 @@ fn start() -> (SocketAddr, Arc<Watch>) {
         patience: Patience {
             head: HEAD,
             idle: IDLE,
-            write: Duration::from_secs(2),
+            write: WRITE,
             body_rate: BODY_RATE,
         },
         watch: watch.clone(),
@@ -308,6 +309,17 @@ impl Raw {
     /// Sends, unless the server has closed.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
+    }
+
+    /// Reads at most so much at a time, with a pause after each, to the end; a reset is an end as well.
+    pub fn drain_slowly(&mut self, at_once: usize, pause: Duration) -> usize {
+        let mut total = 0;
+        let mut chunk = vec![0; at_once];
+        while let Ok(count @ 1..) = self.0.read(&mut chunk) {
+            total += count;
+            thread::sleep(pause);
+        }
+        total
     }
 
     /// Reads nothing for a while, then everything that still comes; a reset is an end as well.
