@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -91,26 +92,42 @@ pub fn shared_words(name: &str, words: usize) -> io::Result<&'static [AtomicU64]
     Ok(unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<AtomicU64>(), words) })
 }
 
+/// What the runtime panics with where the kernel gives it no stack. Only a panic hook needs it, to tell this panic,
+/// which the next two functions turn into an error, from all others.
+pub const NO_STACK: &str = "failed to alloc sys stack";
+
 /// Starts a coroutine on the current thread at once; it runs until it first waits.
 ///
 /// Only to be called on the scheduler's thread (from a coroutine), so that it needs no wake-up.
 ///
 /// # Errors
-/// No memory for its stack.
+/// [`io::ErrorKind::OutOfMemory`]: no stack for it. `work` is dropped then.
 pub fn start_coroutine<F: FnOnce() + Send + 'static>(work: F) -> io::Result<()> {
-    // SAFETY: `may` asks for two promises. No thread-local of a coroutine may change under it: a worker has
-    // one scheduler thread, the runtime's timers (which resume coroutines on another thread) are never
-    // used, so a coroutine never migrates. And its stack must suffice: worker::STACK_WORDS says how it was sized.
-    unsafe { may::coroutine::Builder::new().spawn_local(work) }.map(drop)
+    or_no_stack(|| {
+        // SAFETY: `may` asks for two promises. No thread-local of a coroutine may change under it: a worker has
+        // one scheduler thread, the runtime's timers (which resume coroutines on another thread) are never
+        // used, so a coroutine never migrates. And its stack must suffice: worker::STACK_WORDS says how it was sized.
+        unsafe { may::coroutine::Builder::new().spawn_local(work) }.map(drop)
+    })
 }
 
 /// Starts a coroutine from outside of the scheduler: it is queued and the scheduler woken.
 ///
 /// # Errors
-/// No memory for its stack.
+/// [`io::ErrorKind::OutOfMemory`]: no stack for it. `work` is dropped then.
 pub fn start_first_coroutine<F: FnOnce() + Send + 'static>(work: F) -> io::Result<()> {
-    // SAFETY: as in `start_coroutine`; the closure runs on the scheduler's thread from its first instruction.
-    unsafe { may::coroutine::Builder::new().spawn(work) }.map(drop)
+    or_no_stack(|| {
+        // SAFETY: as in `start_coroutine`; the closure runs on the scheduler's thread from its first instruction.
+        unsafe { may::coroutine::Builder::new().spawn(work) }.map(drop)
+    })
+}
+
+/// The runtime's spawn panics where mmap(2) or mprotect(2) refuse a stack (ENOMEM: `vm.max_map_count`, RLIMIT_AS,
+/// overcommitment), before it has begun anything. A panic of the coroutine itself never comes this way: it ends on
+/// the coroutine's own stack.
+fn or_no_stack(start: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(start))
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::OutOfMemory)))
 }
 
 /// Overwrites pieces of this process's command line with `*`, so that `ps` doesn't show a secret that was

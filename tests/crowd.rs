@@ -3,17 +3,9 @@
 use std::time::Duration;
 
 use crate::support::http::Client;
-use crate::support::process::{guarded, pss, raise_own_limit};
+use crate::support::process::{cpu_ticks, limit_process, pss, raise_own_limit};
 use crate::support::shoes::{create, list_target};
 use crate::support::{Backend, PATIENCE, alone, wait_until};
-
-/// CPU time of a process, all threads, in clock ticks of 10 ms (proc(5)).
-fn cpu_ticks(pid: i32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let (_, rest) = stat.rsplit_once(')').expect("a name");
-    let field = |at: usize| rest.split_whitespace().nth(at)?.parse::<u64>().ok();
-    field(11).expect("utime") + field(12).expect("stime")
-}
 
 #[test]
 fn ten_thousand_idle_connections_cost_at_most_8_kib_each() {
@@ -61,10 +53,8 @@ fn without_descriptors_accepting_pauses_and_others_are_served() {
     let open = std::fs::read_dir(format!("/proc/{worker}/fd"))
         .expect("a process")
         .count();
-    let limit = format!("--nofile={0}:{0}", open + 10);
-    let mut prlimit = guarded("prlimit", nix::sys::signal::Signal::SIGKILL, None);
-    prlimit.args(["--pid", &worker.to_string(), &limit]);
-    assert!(prlimit.status().expect("util-linux's prlimit").success());
+    let limit = (open + 10).to_string();
+    limit_process(worker, &format!("--nofile={limit}:{limit}"));
 
     let mut waiting: Vec<Client> = (0..40).map(|_| server.connect()).collect();
     let begun = cpu_ticks(worker);

@@ -16,6 +16,7 @@
 //! - `processes`: master and workers live and die.
 //! - `reload`: SIGHUP, and no client notices.
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
+//! - `stacks`: what a coroutine's stack must hold, and what happens when there is none to be had.
 //! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
 //! - `tokens`: who may write.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
@@ -37,6 +38,7 @@ mod problems;
 mod processes;
 mod reload;
 mod secrets;
+mod stacks;
 mod stopping;
 mod support;
 mod tokens;

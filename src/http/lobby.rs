@@ -72,18 +72,19 @@ impl Lobby {
         self.watch.enter();
     }
 
-    fn leave(&self, key: usize) -> Option<TcpStream> {
+    fn leave(&self, key: usize) -> Option<Seat> {
         let seat = self.seats().try_remove(key)?;
         self.watch.leave();
         // A socket that is closed leaves the epoll by itself, one that goes on has to be taken out.
         if let Err(error) = self.epoll.delete(&seat.stream) {
             log::debug!("worker: a connection was not in the lobby's epoll: {error}");
         }
-        Some(seat.stream)
+        Some(seat)
     }
 
-    /// Hands every connection that has something to read to `serve`, for ever. Runs on a coroutine.
-    pub fn attend(&self, serve: impl Fn(TcpStream)) {
+    /// Hands every connection that has something to read to `serve`, with the deadline it had here, for ever. Runs on a
+    /// coroutine; `serve` may wait.
+    pub fn attend(&self, serve: impl Fn(TcpStream, u64)) {
         let mut events = [EpollEvent::empty(); AT_ONCE];
         loop {
             // Drained to the end each time: the scheduler watches by edges.
@@ -91,8 +92,9 @@ impl Lobby {
                 Ok(0) => drop(self.bell.wait_io()),
                 Ok(count) => {
                     for event in &events[..count] {
-                        if let Some(stream) = self.leave(event.data() as usize) {
-                            serve(stream);
+                        // After a wait the key may be another connection's, which then has a coroutine for nothing.
+                        if let Some(seat) = self.leave(event.data() as usize) {
+                            serve(seat.stream, seat.deadline);
                         }
                     }
                 }

@@ -1,9 +1,10 @@
 //! Accepting: one coroutine a listener, which starts one a connection, and pauses when there is no room.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use may::coroutine::{self, Coroutine};
@@ -16,7 +17,10 @@ use crate::scoreboard::counters::Counter;
 use crate::sys;
 
 /// How many connections beyond the limit may be hearing that there is no room. Those after them wait unaccepted.
-const TURNED_AWAY: usize = 64;
+pub const TURNED_AWAY: usize = 64;
+
+/// A shortage is told at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How many connections in a row are accepted, and begun, before everything else has its turn: a flood of new ones
 /// must not hold the thread while their queue is filled as fast as it is emptied.
@@ -44,6 +48,8 @@ pub struct Gate {
     wakers: Mutex<Vec<WaitIoWaker>>,
     /// Acceptors that wait for room, until the next tick.
     paused: Mutex<Vec<Coroutine>>,
+    /// When a shortage was last told.
+    told: Mutex<Option<Instant>>,
     clock: OnceLock<Coroutine>,
 }
 
@@ -59,6 +65,7 @@ impl Gate {
             accepting: AtomicUsize::new(0),
             wakers: Mutex::default(),
             paused: Mutex::default(),
+            told: Mutex::default(),
             clock: OnceLock::new(),
         }
     }
@@ -106,6 +113,18 @@ impl Gate {
         self.closing.load(Ordering::Relaxed) == how as u8
     }
 
+    /// Something has run out: trying again at once would only burn the CPU.
+    fn tell_want(&self, of: &str, error: &io::Error) {
+        let now = Instant::now();
+        if lock(&self.told).is_none_or(|last| now.duration_since(last) >= TELL_EVERY) {
+            *lock(&self.told) = Some(now);
+            log::warn!(
+                "worker: no {of} for a connection ({error}): new ones wait until others are done; the master's first \
+                 lines say which limit is too low"
+            );
+        }
+    }
+
     fn pause(&self) {
         lock(&self.paused).push(coroutine::current());
         coroutine::park();
@@ -136,13 +155,43 @@ pub fn run<S: Service>(
 }
 
 /// Gives connections that come back from the lobby a coroutine again, for ever.
-pub fn readmit<S: Service>(door: &Arc<Door<S>>) {
-    door.lobby.attend(|stream| {
-        let door = door.clone();
-        if let Err(error) = sys::start_coroutine(move || connection::serve(stream, &door)) {
-            log::error!("worker: no stack for a connection, which is closed: {error}");
+pub fn readmit<S: Service>(gate: &Gate, door: &Arc<Door<S>>) {
+    door.lobby.attend(|stream, deadline| {
+        if let Err(error) = board(stream, deadline, door) {
+            gate.tell_want("stack", &error);
+            gate.pause();
         }
     });
+}
+
+/// Starts a connection's coroutine. Without a stack it waits in the lobby until `deadline` (on the watch's clock), which
+/// tries again once the connection has something to read.
+fn board<S: Service>(stream: TcpStream, deadline: u64, door: &Arc<Door<S>>) -> io::Result<()> {
+    let mut boarding = Boarding {
+        stream: Some(stream),
+        deadline,
+        door: door.clone(),
+    };
+    sys::start_coroutine(move || {
+        if let Some(stream) = boarding.stream.take() {
+            connection::serve(stream, &boarding.door);
+        }
+    })
+}
+
+/// A connection on its way to a coroutine. A start that fails drops it, and that is the only way back.
+struct Boarding<S: Service> {
+    stream: Option<TcpStream>,
+    deadline: u64,
+    door: Arc<Door<S>>,
+}
+
+impl<S: Service> Drop for Boarding<S> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.door.lobby.seat(stream, self.deadline);
+        }
+    }
 }
 
 fn accept_all<S: Service>(
@@ -178,13 +227,15 @@ enum Accepted {
 }
 
 fn accept_one<S: Service>(listener: &TcpListener, gate: &Gate, door: &Arc<Door<S>>) -> Accepted {
-    let no_room = || {
+    let no_room = |of, error| {
         door.tally.count(Counter::AcceptPauses);
+        gate.tell_want(of, &error);
         Accepted::NoRoom
     };
     let open = door.watch.open();
     if open >= gate.max_connections + TURNED_AWAY {
-        return no_room();
+        door.tally.count(Counter::AcceptPauses);
+        return Accepted::NoRoom;
     }
     let stream = match listener.accept() {
         Ok((stream, _)) => stream,
@@ -193,28 +244,25 @@ fn accept_one<S: Service>(listener: &TcpListener, gate: &Gate, door: &Arc<Door<S
                 io::ErrorKind::WouldBlock => Accepted::None,
                 // accept(2): errors of the connection, not of the listener.
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => Accepted::One,
-                // Descriptors or memory.
-                _ => no_room(),
+                _ => no_room("descriptor", error),
             };
         }
     };
-    let door = door.clone();
     let started = match open < gate.max_connections {
         true => {
             door.tally.count(Counter::Connections);
-            sys::start_coroutine(move || connection::serve(stream, &door))
+            let idle = door.patience.idle.as_millis() as u64;
+            board(stream, door.watch.now() + idle, door)
         }
         false => {
             door.tally.count(Counter::TurnedAway);
+            let door = door.clone();
             sys::start_coroutine(move || connection::turn_away(stream, &door))
         }
     };
     match started {
         Ok(()) => Accepted::One,
-        Err(error) => {
-            log::error!("worker: no stack for a connection, which is closed: {error}");
-            Accepted::NoRoom
-        }
+        Err(error) => no_room("stack", error),
     }
 }
 

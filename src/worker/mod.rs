@@ -174,8 +174,9 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     };
     let door = Arc::new(open_door(config, backing, lobby.clone(), turnstile.clone()));
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
-    let returning = door.clone();
-    start_vital(move || accept::readmit(&returning)).map_err(failed("can't attend its lobby"))?;
+    let (returning, readmitting) = (door.clone(), gate.clone());
+    start_vital(move || accept::readmit(&readmitting, &returning))
+        .map_err(failed("can't attend its lobby"))?;
     let porter = lanes.clone();
     start_vital(move || porter.carry()).map_err(failed("can't start the porter"))?;
     let slots = config.workers.count();

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -21,6 +22,16 @@ pub struct Canvas {
     home: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
+}
+
+/// The binary under test: the one that CANVAS_TESTED_BINARY names (tests/run names a release build), else cargo's own.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("CANVAS_TESTED_BINARY") {
+        Some(named) => std::fs::canonicalize(&named)
+            .unwrap_or_else(|error| panic!("CANVAS_TESTED_BINARY names {named:?}: {error}")),
+        None => env!("CARGO_BIN_EXE_canvas-cluster").into(),
+    })
 }
 
 /// What a command that has ended left behind.
@@ -119,7 +130,7 @@ impl Canvas {
     }
 
     fn command(&self) -> Command {
-        let mut command = guarded(env!("CARGO_BIN_EXE_canvas-cluster"), Signal::SIGKILL, None);
+        let mut command = guarded(binary(), Signal::SIGKILL, None);
         command
             .args(&self.arguments)
             .env_clear()

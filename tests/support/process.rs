@@ -180,6 +180,14 @@ pub fn pss(pid: i32) -> i64 {
         .expect("a Pss line")
 }
 
+/// CPU time of a process, all threads, in clock ticks of 10 ms (proc(5)).
+pub fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(')').expect("a name");
+    let field = |at: usize| rest.split_whitespace().nth(at)?.parse::<u64>().ok();
+    field(11).expect("utime") + field(12).expect("stime")
+}
+
 /// Each connection is one descriptor here and one in the worker, which takes this process's limit over.
 pub fn raise_own_limit(wanted: u64) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
@@ -230,4 +238,12 @@ fn task_wait(schedstat: PathBuf) -> Duration {
         .nth(1)
         .and_then(|ns| ns.parse().ok());
     Duration::from_nanos(wait.unwrap_or(0))
+}
+
+/// Sets a limit of a running process; `limit` is an option of prlimit(1).
+#[track_caller]
+pub fn limit_process(pid: i32, limit: &str) {
+    let mut prlimit = guarded("prlimit", Signal::SIGKILL, None);
+    prlimit.args(["--pid", &pid.to_string(), limit]);
+    assert!(prlimit.status().expect("util-linux's prlimit").success());
 }

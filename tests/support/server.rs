@@ -9,6 +9,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
+use super::canvas::binary;
 use super::http::{Client, Request, Response};
 use super::log::{Log, tells_of_error};
 use super::process::{self, alive, all_gone, children, spawn, wait_for_exit};
@@ -349,8 +350,7 @@ impl Drop for Server {
 
 /// Whether a process still runs the binary under test: its number may have gone to another since.
 fn is_ours(pid: i32) -> bool {
-    std::fs::read_link(format!("/proc/{pid}/exe"))
-        .is_ok_and(|exe| exe.starts_with(env!("CARGO_BIN_EXE_canvas-cluster")))
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.starts_with(binary()))
 }
 
 fn count_of_launches() -> u32 {

@@ -203,7 +203,7 @@ fn start() -> (SocketAddr, Arc<Watch>) {
     let returning = door.clone();
     sys::start_first_coroutine(move || {
         let door = returning.clone();
-        returning.lobby.attend(move |stream| {
+        returning.lobby.attend(move |stream, _| {
             let door = door.clone();
             sys::start_coroutine(move || connection::serve(stream, &door)).expect("a stack");
         });
