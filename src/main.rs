@@ -54,6 +54,9 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             for (key, value, origin) in config.describe() {
                 println!("{key} = {value} ({origin})");
             }
+            for complaint in master::complaints(&config) {
+                log::warn!("{complaint}");
+            }
             println!("the configuration is good");
             Ok(())
         }

@@ -11,6 +11,7 @@
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
 //! - `hosts`: servers that share a database and a Redis see what each of them writes.
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
+//! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
@@ -32,6 +33,7 @@ mod floods;
 mod harness;
 mod hosts;
 mod house;
+mod limits;
 mod manners;
 mod outages;
 mod problems;

@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// How many connections may wait for an accept, per socket. The kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 65_535;
+pub const BACKLOG: i32 = 65_535;
 
 /// An address could not be listened on.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The master: one thread that waits for signals, reports and deaths, asks the [`plan`] what to do, and does it. It
 //! holds the listeners for ever and never touches a request, a database or the coroutine runtime.
 
+mod limits;
 mod listeners;
 mod notify;
 pub mod plan;
@@ -19,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+pub use self::limits::complaints;
 pub use self::listeners::ListenError;
 use self::listeners::Listeners;
 use self::notify::Phase;
@@ -29,7 +31,6 @@ use crate::config::{Config, MOST_WORKERS, Sources, Workers};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
-use crate::tune;
 use crate::worker::{
     self, Assignment, control::Channel, control::Heard, control::Order, control::Report,
 };
@@ -122,14 +123,7 @@ struct Master {
 pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
     let signals = Signals::listen()
         .map_err(|error| MasterError::System("can't listen for signals", error))?;
-    match tune::raise_open_files() {
-        Ok(files) => {
-            if let Some(complaint) = files.complaint(config.limits.max_connections) {
-                log::warn!("master: {complaint}");
-            }
-        }
-        Err(error) => log::warn!("master: the limit on open files can't be raised: {error}"),
-    }
+    warn_of_limits(&config);
     let mut listeners = Listeners::default();
     listeners
         .extend(&config.listen, config.workers.count())
@@ -153,6 +147,13 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         started: Instant::now(),
     };
     master.serve()
+}
+
+/// Tells which limits of the host don't allow what is configured. None of them keeps the server from serving less.
+fn warn_of_limits(config: &Config) {
+    for complaint in complaints(config) {
+        log::warn!("master: {complaint}");
+    }
 }
 
 fn patience(config: &Config) -> Patience {
@@ -439,6 +440,7 @@ impl Master {
             self.listeners.retain(&self.config.listen);
             return self.refuse_reload(&error);
         }
+        warn_of_limits(&config);
         log::info!("master: reloading: the configuration is good, replacing workers one by one");
         log::set_max_level(config.log_level);
         let slots = config.workers.count();

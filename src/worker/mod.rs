@@ -5,6 +5,7 @@
 mod accept;
 pub mod control;
 mod lanes;
+pub mod needs;
 pub mod panics;
 mod queue;
 

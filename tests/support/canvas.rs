@@ -22,6 +22,7 @@ pub struct Canvas {
     home: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
+    open_files: Option<u64>,
 }
 
 /// The binary under test: the one that CANVAS_TESTED_BINARY names (tests/run names a release build), else cargo's own.
@@ -51,6 +52,7 @@ impl Canvas {
             home,
             arguments: Vec::new(),
             environment: Vec::new(),
+            open_files: None,
         }
     }
 
@@ -71,6 +73,12 @@ impl Canvas {
 
     pub fn workers(self, count: usize) -> Self {
         self.arg("--workers").arg(count.to_string())
+    }
+
+    /// Runs it with this limit on open files, soft and hard.
+    pub fn open_files(mut self, limit: u64) -> Self {
+        self.open_files = Some(limit);
+        self
     }
 
     /// The folder that `$XDG_DATA_HOME` names.
@@ -130,7 +138,15 @@ impl Canvas {
     }
 
     fn command(&self) -> Command {
-        let mut command = guarded(binary(), Signal::SIGKILL, None);
+        let mut command = match self.open_files {
+            None => guarded(binary(), Signal::SIGKILL, None),
+            Some(limit) => {
+                let mut command = guarded("prlimit", Signal::SIGKILL, None);
+                command.arg(format!("--nofile={limit}:{limit}"));
+                command.arg(binary());
+                command
+            }
+        };
         command
             .args(&self.arguments)
             .env_clear()

@@ -1,0 +1,46 @@
+//! What a worker takes of the host at worst, for the master to compare with what there is.
+
+use super::accept::TURNED_AWAY;
+use crate::config::Config;
+
+/// Descriptors of a lane: its database connection with its event loop, or SQLite's three files and a journal, and its
+/// connection to Redis; twice, for one that is replaced while it is still open.
+const DESCRIPTORS_A_LANE: u64 = 16;
+
+/// Descriptors besides connections, listeners and lanes: standard ones, the scoreboard, the master's channel, signals,
+/// the epolls and events of runtime, lobby and clock, and files that are read in passing.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Mappings besides stacks: the binary and its libraries, the allocator's heaps, large buffers.
+const OTHER_MAPPINGS: u64 = 1024;
+
+/// Mappings of a lane: its thread's stack and guard, a heap of its own, SQLite's shared memory.
+const MAPPINGS_A_LANE: u64 = 16;
+
+/// A coroutine's stack and its guard page.
+const MAPPINGS_A_CONNECTION: u64 = 2;
+
+/// What one worker takes with all its connections open and busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerNeeds {
+    /// Descriptors that are connections, those included that only hear that there is no room.
+    pub connections: u64,
+    pub other_descriptors: u64,
+    pub mappings: u64,
+    pub other_mappings: u64,
+}
+
+/// What a worker of this configuration takes; `listeners` are the sockets that it serves.
+pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
+    let connections = (config.limits.max_connections + TURNED_AWAY) as u64;
+    let lanes = config.lanes as u64;
+    // Each listener has a coroutine too.
+    let other_mappings =
+        OTHER_MAPPINGS + lanes * MAPPINGS_A_LANE + listeners * MAPPINGS_A_CONNECTION;
+    WorkerNeeds {
+        connections,
+        other_descriptors: OTHER_DESCRIPTORS + lanes * DESCRIPTORS_A_LANE + listeners,
+        mappings: connections * MAPPINGS_A_CONNECTION + other_mappings,
+        other_mappings,
+    }
+}
