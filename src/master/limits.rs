@@ -34,8 +34,9 @@ pub fn complaints(config: &Config) -> Vec<String> {
 fn needs_of(config: &Config) -> Needs {
     let workers = config.workers.count() as u64;
     let addresses = config.listen.len() as u64;
-    // After a reload with fewer workers one serves more sockets; what it then may lack is within what it is given.
-    let worker = needs::needs(config, addresses);
+    // Each worker holds the listeners of all. After a reload with fewer workers there are more; what may then be lacking
+    // is within what a worker is given.
+    let worker = needs::needs(config, workers * addresses);
     let master = MASTER_DESCRIPTORS + workers * (addresses + MASTER_DESCRIPTORS_A_WORKER);
     Needs {
         workers,

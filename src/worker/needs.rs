@@ -30,7 +30,7 @@ pub struct WorkerNeeds {
     pub other_mappings: u64,
 }
 
-/// What a worker of this configuration takes; `listeners` are the sockets that it serves.
+/// What a worker of this configuration takes; `listeners` are the sockets that it holds.
 pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     let connections = (config.limits.max_connections + TURNED_AWAY) as u64;
     let lanes = config.lanes as u64;
