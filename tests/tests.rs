@@ -1,6 +1,7 @@
 //! The tests of the whole program, against real processes and real servers. One binary, so that it links once and
 //! shares one PostgreSQL; a module for each thing that is promised:
 //!
+//! - `access_log`: a line a request, never forged, lost in silence, or waited for.
 //! - `api`: the API table, row by row, over every store.
 //! - `cache`: Redis is filled, dropped, distrusted and never needed.
 //! - `coherence`: a write is visible to every worker once it is answered.
@@ -23,6 +24,7 @@
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
 //! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved.
 
+mod access_log;
 mod api;
 mod cache;
 mod coherence;

@@ -1,11 +1,11 @@
 //! What goes with an answer besides its content: validators, cache rules, CORS, and the request's id.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::http::head::Head;
+use crate::http::request_id::RequestId;
 use crate::http::response::{LaidOut, Response};
 
 /// How answers are dressed, from the configuration.
@@ -36,7 +36,6 @@ pub struct Asked {
     if_none_match: Option<Box<[u8]>>,
     origin: Option<Box<str>>,
     preflight: bool,
-    request_id: Option<Box<str>>,
 }
 
 impl Asked {
@@ -46,7 +45,6 @@ impl Asked {
             if_none_match: head.if_none_match.map(Into::into),
             origin: head.origin.map(Into::into),
             preflight: head.access_control_request_method.is_some(),
-            request_id: head.request_id.filter(|id| is_sane(id)).map(Into::into),
         }
     }
 }
@@ -92,13 +90,12 @@ impl Manners {
         }
     }
 
-    /// Dresses the finished answer. `id` says that the request's id belongs to it: to errors and writes.
-    pub fn dress(&self, asked: &Asked, response: Response, id: bool) -> Response {
+    /// Dresses the finished answer. `id` is the request's if it belongs to the answer: to errors and writes.
+    pub fn dress(&self, asked: &Asked, response: Response, id: Option<&RequestId>) -> Response {
         let response = self.allow_origin(asked, response);
-        match &asked.request_id {
-            _ if !id => response,
-            Some(given) => response.header("X-Request-Id", String::from(&**given)),
-            None => response.header("X-Request-Id", new_id()),
+        match id {
+            Some(id) => response.header("X-Request-Id", id.to_string()),
+            None => response,
         }
     }
 
@@ -152,23 +149,6 @@ fn lists(list: &[u8], etag: &str) -> bool {
         .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
 }
 
-/// An id that can stand in a log line and a header as it is: up to 128 letters, digits and `-_.:/+=`.
-fn is_sane(id: &str) -> bool {
-    (1..=128).contains(&id.len())
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
-}
-
-/// 64 random bits in hexadecimal.
-fn new_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let mut id = String::with_capacity(16);
-    // Writing to a String can't fail.
-    let _ = write!(id, "{:016x}", RandomState::new().hash_one(0_u8));
-    id
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,11 +169,5 @@ mod tests {
         for list in ["", "\"x\"", &tag[1..33], "W/"] {
             assert!(!lists(list.as_bytes(), &tag), "{list}");
         }
-    }
-
-    #[test]
-    fn ids_differ() {
-        assert_ne!(new_id(), new_id());
-        assert_eq!(new_id().len(), 16);
     }
 }

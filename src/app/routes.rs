@@ -10,10 +10,11 @@ use super::manners::{Asked, Manners};
 use super::problem::{self, Kind};
 use super::{Backend, Failure, images};
 use crate::http::head::{Head, Method, Target};
+use crate::http::request_id::RequestId;
 use crate::http::response::Response;
 use crate::http::service::Service;
 use crate::http::target;
-use crate::store::Draft;
+use crate::store::{Draft, StoreError};
 
 const JSON: &str = "application/json";
 
@@ -233,39 +234,50 @@ impl<B: Backend> App<B> {
 impl<B: Backend> Service for App<B> {
     type Call = Admitted;
 
-    fn admit(&self, head: &Head<'_>) -> Result<Admitted, Box<Response>> {
+    fn admit(&self, head: &Head<'_>, id: &RequestId) -> Result<Admitted, Box<Response>> {
         let asked = Asked::of(head);
         match self.route(head) {
             Ok(call) => Ok(Admitted { call, asked }),
-            Err(response) => Err(Box::new(self.manners.dress(&asked, *response, true))),
+            Err(response) => Err(Box::new(self.manners.dress(&asked, *response, Some(id)))),
         }
     }
 
-    fn answer(&self, admitted: Admitted, body: &[u8]) -> Response {
+    fn answer(&self, admitted: Admitted, body: &[u8], id: &RequestId) -> Response {
         let Admitted { call, asked } = admitted;
         let writes = call.writes();
-        let response = self
-            .perform(call, &asked, body)
-            .unwrap_or_else(|failure| problem::of_failure(&failure));
-        let failed = response.status() >= 400;
-        self.manners.dress(&asked, response, writes || failed)
+        let response = self.perform(call, &asked, body).unwrap_or_else(|failure| {
+            tell(&failure, id);
+            problem::of_failure(&failure)
+        });
+        let named = writes || response.status() >= 400;
+        self.manners.dress(&asked, response, named.then_some(id))
     }
 
-    fn refuse(&self, status: u16, why: &str) -> Response {
+    fn refuse(&self, status: u16, why: &str, id: &RequestId) -> Response {
         self.manners
-            .dress(&Asked::default(), problem::of_status(status, why), true)
+            .dress(&Asked::default(), problem::of_status(status, why), Some(id))
     }
 
-    fn fault(&self) -> Response {
+    fn fault(&self, id: &RequestId) -> Response {
         let why = "the request could not be finished; the log has the reason";
         self.manners
-            .dress(&Asked::default(), problem::INTERNAL.detail(why), true)
+            .dress(&Asked::default(), problem::INTERNAL.detail(why), Some(id))
     }
 }
 
 impl Call {
     fn writes(&self) -> bool {
         matches!(self, Call::Insert | Call::Replace(_) | Call::Delete(_))
+    }
+}
+
+/// Names the requests that somebody may ask about: those that the database answered with an error, and writes of which
+/// nobody knows whether they happened. Outages concern all requests, and are told once by the lanes.
+fn tell(failure: &Failure, id: &RequestId) {
+    if let Failure::Store(error) = failure
+        && let StoreError::Failed(_) | StoreError::OutcomeUnknown(_) = **error
+    {
+        log::warn!("app: request {id}: {error}");
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::secret::{Secret, quote, redact_url};
 use super::value;
 use super::values::Values;
+use super::{AccessFormat, AccessTarget};
 
 /// Leads to the field of [`Values`] that a setting fills.
 pub(super) type Field<T> = fn(&mut Values) -> &mut T;
@@ -62,6 +63,13 @@ pub(super) enum Kind {
     },
     LogLevel {
         field: Field<log::LevelFilter>,
+    },
+    /// A path, `-` for standard output, or `none`.
+    AccessLog {
+        field: Field<Option<AccessTarget>>,
+    },
+    AccessFormat {
+        field: Field<AccessFormat>,
     },
 }
 
@@ -126,6 +134,12 @@ const LEVELS: [(&str, log::LevelFilter); 4] = [
     ("debug", log::LevelFilter::Debug),
 ];
 
+/// The formats of the access log.
+const ACCESS_FORMATS: [(&str, AccessFormat); 2] = [
+    ("combined", AccessFormat::Combined),
+    ("json", AccessFormat::Json),
+];
+
 impl Kind {
     /// What the setting takes, in words, range included: "a number of workers (1 to 1024, or auto)".
     pub(super) fn takes(&self) -> String {
@@ -141,6 +155,8 @@ impl Kind {
             Kind::Origins { .. } => "an origin (https://shop.example, or * for all)".to_owned(),
             Kind::Url { scheme, .. } => scheme.takes().to_owned(),
             Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
+            Kind::AccessLog { .. } => "a path, - or none".to_owned(),
+            Kind::AccessFormat { .. } => "a log format (combined or json)".to_owned(),
             Kind::LogLevel { .. } => "a log level (error, warn, info or debug)".to_owned(),
         };
         match self.range() {
@@ -175,6 +191,7 @@ impl Kind {
         match self {
             Kind::Path { field } => *field(values) = Some(path(given)?),
             Kind::SecretFile { of, field } => *field(values) = Some(secret_file(given, of)?),
+            Kind::AccessLog { field } => *field(values) = access_target(given)?,
             _ => self.read_text(
                 given.to_str().ok_or("the value is not valid UTF-8")?,
                 values,
@@ -227,7 +244,13 @@ impl Kind {
                     .find(|(name, _)| text.eq_ignore_ascii_case(name));
                 *field(values) = known.ok_or_else(refuse)?.1;
             }
-            Kind::Path { .. } | Kind::SecretFile { .. } => self.read(OsStr::new(text), values)?,
+            Kind::AccessFormat { field } => {
+                let known = ACCESS_FORMATS.iter().find(|(name, _)| text == *name);
+                *field(values) = known.ok_or_else(refuse)?.1;
+            }
+            Kind::Path { .. } | Kind::SecretFile { .. } | Kind::AccessLog { .. } => {
+                self.read(OsStr::new(text), values)?
+            }
         }
         Ok(())
     }
@@ -254,6 +277,16 @@ impl Kind {
             Kind::Origins { field } => field(values).join(","),
             Kind::Url { field, .. } => redact_url(field(values).as_ref()?.expose()),
             Kind::Prefix { field } => field(values).clone(),
+            Kind::AccessLog { field } => match field(values) {
+                None => "none".to_owned(),
+                Some(AccessTarget::Stdout) => "-".to_owned(),
+                Some(AccessTarget::File(path)) => show_path(path),
+            },
+            Kind::AccessFormat { field } => {
+                let format = *field(values);
+                let (name, _) = ACCESS_FORMATS.iter().find(|(_, known)| *known == format)?;
+                (*name).to_owned()
+            }
             Kind::LogLevel { field } => field(values).to_string().to_ascii_lowercase(),
         })
     }
@@ -274,6 +307,19 @@ fn path(given: &OsStr) -> Result<PathBuf, String> {
         return Err("the path is empty".to_owned());
     }
     Ok(PathBuf::from(given))
+}
+
+fn access_target(given: &OsStr) -> Result<Option<AccessTarget>, String> {
+    Ok(match given.to_str() {
+        Some("none") => None,
+        Some("-") => Some(AccessTarget::Stdout),
+        Some(url) if url.contains("://") => {
+            return Err(
+                "the value (hidden) is a URL, but this setting takes a path, - or none".to_owned(),
+            );
+        }
+        _ => Some(AccessTarget::File(path(given)?)),
+    })
 }
 
 fn secret_file(given: &OsStr, of: &str) -> Result<PathBuf, String> {

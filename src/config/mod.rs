@@ -79,6 +79,9 @@ pub struct Config {
     /// Bytes of resident memory at which a worker is replaced, 0 for never.
     pub max_worker_rss: usize,
     pub log_level: log::LevelFilter,
+    /// Where each request is noted, if anywhere.
+    pub access_log: Option<AccessTarget>,
+    pub access_log_format: AccessFormat,
     /// How long caches may answer a GET for us without asking, 0 for never.
     pub cache_max_age: Duration,
     /// The web origins whose scripts may read our answers, `*` for all of them.
@@ -121,6 +124,24 @@ impl fmt::Display for Workers {
             Workers::Fixed(count) => write!(f, "{count}"),
         }
     }
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessTarget {
+    /// Standard output, as the master was given it.
+    Stdout,
+    /// A file that lines are appended to; made if it isn't there.
+    File(PathBuf),
+}
+
+/// How a line of the access log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// As Apache and nginx do, with the duration and the request's id behind it.
+    Combined,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Where the shoes live.

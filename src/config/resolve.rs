@@ -98,6 +98,8 @@ pub(super) fn resolve(
         max_requests: values.max_requests,
         max_worker_rss: values.max_worker_rss,
         log_level: values.log_level,
+        access_log: values.access_log,
+        access_log_format: values.access_log_format,
         cache_max_age: values.cache_max_age,
         cors_origins: values.cors_origins,
         limits: values.limits,

@@ -75,6 +75,26 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "access_log",
+        value_name: "FILE|-|none",
+        default: Preset::Value("none"),
+        group: Group::Process,
+        help: "File to which a line is appended for each request; - is standard output",
+        kind: Kind::AccessLog {
+            field: |v| &mut v.access_log,
+        },
+    },
+    Setting {
+        key: "access_log_format",
+        value_name: "FORMAT",
+        default: Preset::Value("combined"),
+        group: Group::Process,
+        help: "How the access log is written: combined (as Apache and nginx do, and microseconds and request id behind it) or json",
+        kind: Kind::AccessFormat {
+            field: |v| &mut v.access_log_format,
+        },
+    },
+    Setting {
         key: "boot_timeout",
         value_name: "TIME",
         default: Preset::Value("30s"),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::LimitsConfig;
 use super::secret::Secret;
+use super::{AccessFormat, AccessTarget, LimitsConfig};
 
 /// The values read so far, one field per row: well-formed each, but not yet checked against each other.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Values {
     pub(super) listen: Vec<SocketAddr>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) log_level: log::LevelFilter,
+    pub(super) access_log: Option<AccessTarget>,
+    pub(super) access_log_format: AccessFormat,
     pub(super) boot_timeout: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) hang_timeout: Duration,
@@ -47,6 +49,8 @@ impl Values {
             listen: Vec::new(),
             state_dir: None,
             log_level: log::LevelFilter::Off,
+            access_log: None,
+            access_log_format: AccessFormat::Combined,
             boot_timeout: Duration::ZERO,
             drain_timeout: Duration::ZERO,
             hang_timeout: Duration::ZERO,

@@ -1,18 +1,20 @@
 //! One connection's life on one coroutine: read until the head is whole, decide, read the body, answer, and again.
 //! Requests are answered in the order they came; a pipeline's answers leave together.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use may::io::CoIo;
 
+use super::access::{AccessLog, Visit};
 use super::body::Decoder;
 use super::buffer::{Input, Pool};
 use super::head::{self, Framing as BodyFraming, Method, Refusal, Scanner, Version};
 use super::limits::Limits;
 use super::lobby::Lobby;
+use super::request_id::RequestId;
 use super::response::{Framing, Persistence, Response};
 use super::service::Service;
 use super::turnstile::Turnstile;
@@ -60,6 +62,8 @@ pub struct Door<S> {
     pub pool: Pool,
     /// Where the worker counts.
     pub tally: Row,
+    /// Where each request and its answer are noted, if anybody wants to know.
+    pub access: Option<Arc<AccessLog>>,
 }
 
 /// What to do after a request.
@@ -109,6 +113,10 @@ struct Connection<'d, S> {
     input: Input,
     output: Vec<u8>,
     scanner: Scanner,
+    /// The name of the request at hand.
+    id: RequestId,
+    /// What the access log will want to know of it; `None` while there is no such log.
+    visit: Option<Visit>,
 }
 
 impl<'d, S: Service> Connection<'d, S> {
@@ -119,6 +127,8 @@ impl<'d, S: Service> Connection<'d, S> {
             input: Input::default(),
             output: Vec::new(),
             scanner: Scanner::default(),
+            id: RequestId::default(),
+            visit: door.access.as_ref().map(|_| Visit::new(peer_of(io))),
         }
     }
 
@@ -153,6 +163,10 @@ impl<'d, S: Service> Connection<'d, S> {
     /// connection.
     fn read_head(&mut self) -> Result<Option<Result<usize, Next>>, Broken> {
         self.scanner.reset();
+        self.id = RequestId::default();
+        if !self.input.filled().is_empty() {
+            self.begin_visit();
+        }
         let mut timed = false;
         loop {
             match self.scanner.scan(self.input.filled(), &self.door.limits) {
@@ -179,7 +193,7 @@ impl<'d, S: Service> Connection<'d, S> {
             };
             match received {
                 Ok(0) => return Ok(None),
-                Ok(_) => {}
+                Ok(_) => self.begin_visit(),
                 Err(Broken::Expired) if begun => {
                     self.count(Counter::HeadTimeouts);
                     let next = self.refuse(408, "the head of the request did not arrive in time");
@@ -216,6 +230,13 @@ impl<'d, S: Service> Connection<'d, S> {
         received
     }
 
+    /// For the access log: bytes of a request are there.
+    fn begin_visit(&mut self) {
+        if let Some(visit) = &mut self.visit {
+            visit.begin();
+        }
+    }
+
     fn try_fill(&mut self) -> Result<Option<usize>, Broken> {
         let count = self.wire.try_read(self.input.space(&self.door.pool))?;
         self.input.advance(count.unwrap_or(0));
@@ -235,12 +256,16 @@ impl<'d, S: Service> Connection<'d, S> {
             Err(refusal) => return Ok(self.refuse_message(refusal)),
         };
         self.count(Counter::Requests);
+        self.id = RequestId::given(head.request_id);
+        if let Some(visit) = &mut self.visit {
+            visit.note(head::first_line(self.input.filled()), &head, visit.peer());
+        }
         let head_only = head.method == Method::Head;
         let expects = head.expect_continue;
         let keep_alive = head.keep_alive;
         let version = head.version;
         let framing = head.framing;
-        let admitted = guard(|| door.service.admit(&head));
+        let admitted = guard(|| door.service.admit(&head, &self.id));
         self.input.consume(length);
         let Some(admitted) = admitted else {
             return Ok(self.fault());
@@ -276,7 +301,7 @@ impl<'d, S: Service> Connection<'d, S> {
         self.wire.watched.rest();
         let response = match admitted {
             Err(response) => *response,
-            Ok(call) => match guard(|| door.service.answer(call, &body)) {
+            Ok(call) => match guard(|| door.service.answer(call, &body, &self.id)) {
                 Some(response) => response,
                 None => return Ok(self.fault()),
             },
@@ -357,6 +382,10 @@ impl<'d, S: Service> Connection<'d, S> {
             },
             &mut self.output,
         );
+        if let (Some(visit), Some(log)) = (&mut self.visit, &self.door.access) {
+            let sent = if head_only { 0 } else { response.length() };
+            visit.finish(log, response.status(), sent, self.id.as_str());
+        }
     }
 
     fn count(&self, counter: Counter) {
@@ -370,14 +399,18 @@ impl<'d, S: Service> Connection<'d, S> {
 
     /// An answer after which nothing on this connection can be trusted to be a request.
     fn refuse(&mut self, status: u16, why: &str) -> Next {
-        let response = self.door.service.refuse(status, why);
+        if let Some(visit) = &mut self.visit {
+            visit.note_line(head::first_line(self.input.filled()));
+        }
+        let response = self.door.service.refuse(status, why, &self.id);
         self.respond(&response, false, Persistence::Close);
         Next::Linger
     }
 
     fn fault(&mut self) -> Next {
         self.count(Counter::Panics);
-        let response = self.door.service.fault();
+        log::error!("http: request {} panicked and was answered 500", self.id);
+        let response = self.door.service.fault(&self.id);
         self.respond(&response, false, Persistence::Close);
         Next::Linger
     }
@@ -418,6 +451,17 @@ impl<'d, S: Service> Connection<'d, S> {
     fn release(&mut self) {
         self.input.release(&self.door.pool);
         self.door.pool.give_output(std::mem::take(&mut self.output));
+        if let Some(visit) = &mut self.visit {
+            visit.release();
+        }
+    }
+}
+
+/// Whom the socket belongs to. One that has been reset already belongs to nobody.
+fn peer_of(io: &CoIo<TcpStream>) -> IpAddr {
+    match io.inner().peer_addr() {
+        Ok(peer) => peer.ip().to_canonical(),
+        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     }
 }
 

@@ -113,13 +113,22 @@ impl Response {
         self.status
     }
 
-    /// Appends the response to what waits to be written.
-    pub fn encode(&self, framing: &Framing<'_>, out: &mut Vec<u8>) {
-        let body: &[u8] = match &self.content {
+    /// Bytes of content, which a response to HEAD announces and leaves out.
+    pub fn length(&self) -> usize {
+        self.content().len()
+    }
+
+    fn content(&self) -> &[u8] {
+        match &self.content {
             Content::None => &[],
             Content::Plain(_, body) => body,
             Content::LaidOut(laid_out) => &laid_out.wire[laid_out.head + 2..],
-        };
+        }
+    }
+
+    /// Appends the response to what waits to be written.
+    pub fn encode(&self, framing: &Framing<'_>, out: &mut Vec<u8>) {
+        let body = self.content();
         out.reserve(256 + body.len());
         match &self.content {
             Content::LaidOut(laid_out) => {

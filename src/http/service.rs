@@ -1,6 +1,7 @@
 //! What the connection loop knows of the service behind it: a trait of four orders.
 
 use super::head::Head;
+use super::request_id::RequestId;
 use super::response::Response;
 
 /// Answers requests. One value serves all connections of a worker; its methods run on coroutines.
@@ -12,14 +13,14 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// # Errors
     /// The answer, when it is already known (no such path, no credentials, wrong content type, …).
-    fn admit(&self, head: &Head<'_>) -> Result<Self::Call, Box<Response>>;
+    fn admit(&self, head: &Head<'_>, id: &RequestId) -> Result<Self::Call, Box<Response>>;
 
     /// Answers an admitted request. May wait; must not block the thread.
-    fn answer(&self, call: Self::Call, body: &[u8]) -> Response;
+    fn answer(&self, call: Self::Call, body: &[u8], id: &RequestId) -> Response;
 
     /// Words a refusal that the connection decided on.
-    fn refuse(&self, status: u16, why: &str) -> Response;
+    fn refuse(&self, status: u16, why: &str, id: &RequestId) -> Response;
 
     /// The answer to a request whose handling panicked.
-    fn fault(&self) -> Response;
+    fn fault(&self, id: &RequestId) -> Response;
 }

@@ -8,6 +8,7 @@ mod lanes;
 pub mod needs;
 pub mod panics;
 mod queue;
+mod scribe;
 
 use std::io;
 use std::net::TcpListener;
@@ -26,11 +27,13 @@ use self::accept::{Gate, Siblings};
 use self::control::{Channel, Heard, Order, Report};
 use self::lanes::{Backing, Lanes};
 use self::panics::{log_panics, start_vital};
+use self::scribe::Scribe;
 use crate::app::manners::Manners;
 use crate::app::routes::{App, WriteRule};
 use crate::cache::l1::{L1, Trust};
 use crate::cache::redis::RedisCache;
 use crate::config::{Config, Database, Writes};
+use crate::http::access::AccessLog;
 use crate::http::buffer::Pool;
 use crate::http::connection::{Door, Patience};
 use crate::http::limits::Limits;
@@ -173,7 +176,18 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         l1,
         tally: row,
     };
-    let door = Arc::new(open_door(config, backing, lobby.clone(), turnstile.clone()));
+    let scribe = match &config.access_log {
+        Some(target) => Some(Scribe::start(target, config.access_log_format)?),
+        None => None,
+    };
+    let access = scribe.as_ref().map(Scribe::log);
+    let door = Arc::new(open_door(
+        config,
+        access,
+        backing,
+        lobby.clone(),
+        turnstile.clone(),
+    ));
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
     let (returning, readmitting) = (door.clone(), gate.clone());
     start_vital(move || accept::readmit(&readmitting, &returning))
@@ -224,6 +238,9 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         wear,
     )
     .map_err(failed("can't wait for orders"))?;
+    if let Some(scribe) = scribe {
+        scribe.finish();
+    }
     Ok(())
 }
 
@@ -290,6 +307,7 @@ fn open_redis(config: &Config, scoreboard: Scoreboard) -> Result<Option<RedisCac
 
 fn open_door(
     config: &Config,
+    access: Option<Arc<AccessLog>>,
     backing: Backing,
     lobby: Arc<Lobby>,
     turnstile: Arc<Turnstile>,
@@ -321,6 +339,7 @@ fn open_door(
         turnstile,
         pool: Pool::default(),
         tally,
+        access,
     }
 }
 

@@ -2,9 +2,10 @@
 //! runs it to its end or starts it as a server.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -23,6 +24,8 @@ pub struct Canvas {
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
     open_files: Option<u64>,
+    /// Where a server's standard output goes, if anywhere.
+    stdout: Option<Arc<OwnedFd>>,
 }
 
 /// The binary under test: the one that CANVAS_TESTED_BINARY names (tests/run names a release build), else cargo's own.
@@ -53,6 +56,7 @@ impl Canvas {
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
+            stdout: None,
         }
     }
 
@@ -68,6 +72,12 @@ impl Canvas {
 
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Gives a server this standard output.
+    pub fn stdout(mut self, to: impl Into<OwnedFd>) -> Self {
+        self.stdout = Some(Arc::new(to.into()));
         self
     }
 
@@ -155,7 +165,11 @@ impl Canvas {
             .env("XDG_DATA_HOME", self.data_home())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stdout(match &self.stdout {
+                Some(to) => Stdio::from(to.try_clone().expect("one more descriptor")),
+                None => Stdio::null(),
+            });
         command
     }
 }

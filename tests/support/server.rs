@@ -34,7 +34,7 @@ pub struct Server {
 impl Server {
     pub(super) fn launch(mut command: Command, folder: &Path) -> Server {
         let log_file = folder.join(format!("server-{}.log", count_of_launches()));
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stderr(Stdio::piped());
         let mut master = spawn(command).expect("the binary under test");
         let log = Log::follow(master.stderr.take().expect("it is piped"), &log_file);
         Server {

@@ -13,6 +13,7 @@ use canvas_cluster::http::connection::{self, Door, Patience};
 use canvas_cluster::http::head::{Head, Method, Target};
 use canvas_cluster::http::limits::Limits;
 use canvas_cluster::http::lobby::Lobby;
+use canvas_cluster::http::request_id::RequestId;
 use canvas_cluster::http::response::Response;
 use canvas_cluster::http::service::Service;
 use canvas_cluster::http::turnstile::Turnstile;
@@ -37,7 +38,7 @@ pub struct Echo;
 impl Service for Echo {
     type Call = String;
 
-    fn admit(&self, head: &Head<'_>) -> Result<String, Box<Response>> {
+    fn admit(&self, head: &Head<'_>, _: &RequestId) -> Result<String, Box<Response>> {
         let Target::Path { path, .. } = head.target else {
             return Ok("elsewhere".to_owned());
         };
@@ -52,7 +53,7 @@ impl Service for Echo {
         }
     }
 
-    fn answer(&self, call: String, body: &[u8]) -> Response {
+    fn answer(&self, call: String, body: &[u8], _: &RequestId) -> Response {
         match call.as_str() {
             "GET /panic/answer" => panic!("on purpose, in {}", &call[11..]),
             "GET /hold" => {
@@ -78,11 +79,11 @@ impl Service for Echo {
         }
     }
 
-    fn refuse(&self, status: u16, why: &str) -> Response {
+    fn refuse(&self, status: u16, why: &str, _: &RequestId) -> Response {
         Response::new(status).body("text/plain", why.to_owned())
     }
 
-    fn fault(&self) -> Response {
+    fn fault(&self, _: &RequestId) -> Response {
         Response::new(500).body("text/plain", "fault")
     }
 }
@@ -189,6 +190,7 @@ fn start() -> (SocketAddr, Arc<Watch>) {
         turnstile: turnstile.clone(),
         pool: Pool::default(),
         tally,
+        access: None,
     });
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");

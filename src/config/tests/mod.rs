@@ -128,6 +128,8 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         }
         Kind::Switch { .. } => ["true", "false", "true"][n - 1].to_owned(),
         Kind::Listen { .. } => format!("127.0.0.1:{n}"),
+        Kind::AccessLog { .. } => ["-", "/tmp/a.log", "b.log"][n - 1].to_owned(),
+        Kind::AccessFormat { .. } => ["json", "combined", "json"][n - 1].to_owned(),
         Kind::LogLevel { .. } => ["error", "warn", "debug"][n - 1].to_owned(),
         Kind::Prefix { .. } => format!("p{n}:"),
         Kind::Path { .. } | Kind::SecretFile { .. } | Kind::Url { .. } | Kind::Origins { .. } => {

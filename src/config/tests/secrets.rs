@@ -166,7 +166,10 @@ fn secrets_never_show() {
                 match case.parse() {
                     Ok((_, sources)) => match sources.load() {
                         Ok(config)
-                            if matches!(setting.kind, Kind::Path { .. } | Kind::Prefix { .. }) =>
+                            if matches!(
+                                setting.kind,
+                                Kind::Path { .. } | Kind::AccessLog { .. } | Kind::Prefix { .. }
+                            ) =>
                         {
                             // A path or prefix is not secret by itself; a URL in its place is hidden all the same.
                             if matches!(setting.kind, Kind::Path { .. }) && text.contains("://") {

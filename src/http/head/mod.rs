@@ -96,6 +96,14 @@ pub fn parse<'b>(head: &'b [u8], limits: &Limits) -> Result<Head<'b>, Refusal> {
     Ok(head)
 }
 
+/// The request line at the front of `input`, without its CRLF, if a whole and valid one is there. For the log: of a
+/// request that was refused nothing else may be shown, since what does not parse may be part of a secret.
+pub fn first_line(input: &[u8]) -> Option<&[u8]> {
+    let input = skip_blank_lines(input);
+    let line = &input[..memchr(b'\r', input)?];
+    request_line::parse(line).is_ok().then_some(line)
+}
+
 impl<'b> Head<'b> {
     /// The values of all lines of the field `name` (any case), in the order received. Walks the whole
     /// head: for the rare field and the rare repeat, not for each request.
@@ -209,6 +217,22 @@ mod tests {
                 query: None
             }
         );
+    }
+
+    #[test]
+    fn only_a_whole_and_valid_request_line_is_shown() {
+        assert_eq!(
+            first_line(b"\r\nGET /x HTTP/1.1\r\nHost: h"),
+            Some(&b"GET /x HTTP/1.1"[..])
+        );
+        for other in [
+            &b""[..],
+            b"GET /x HTTP/1.1",
+            b"Authorization: Bearer secret\r\n",
+            b"GET http://user:secret@h/ HTTP/1.1\r\n",
+        ] {
+            assert_eq!(first_line(other), None, "{other:?}");
+        }
     }
 
     #[test]
