@@ -16,6 +16,7 @@
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
+//! - `proxies`: whom a server behind a proxy takes for its client.
 //! - `reload`: SIGHUP, and no client notices.
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `stacks`: what a coroutine's stack must hold, and what happens when there is none to be had.
@@ -40,6 +41,7 @@ mod manners;
 mod outages;
 mod problems;
 mod processes;
+mod proxies;
 mod reload;
 mod secrets;
 mod stacks;

@@ -195,7 +195,9 @@ fn arg_of(setting: &'static Setting) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Listen { .. } | Kind::Origins { .. } => arg.action(ArgAction::Append),
+        Kind::Listen { .. } | Kind::Networks { .. } | Kind::Origins { .. } => {
+            arg.action(ArgAction::Append)
+        }
         _ => arg,
     }
 }

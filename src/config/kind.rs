@@ -49,6 +49,10 @@ pub(super) enum Kind {
     Listen {
         field: Field<Vec<std::net::SocketAddr>>,
     },
+    /// Networks in CIDR notation, or single addresses.
+    Networks {
+        field: Field<Vec<ipnet::IpNet>>,
+    },
     /// Web origins, or `*` for all.
     Origins {
         field: Field<Vec<String>>,
@@ -152,6 +156,7 @@ impl Kind {
             Kind::Path { .. } => "a path".to_owned(),
             Kind::SecretFile { of, .. } => format!("the name of a file that holds {of}"),
             Kind::Listen { .. } => "an address with a port".to_owned(),
+            Kind::Networks { .. } => "a network such as 10.0.0.0/8, or an address".to_owned(),
             Kind::Origins { .. } => "an origin (https://shop.example, or * for all)".to_owned(),
             Kind::Url { scheme, .. } => scheme.takes().to_owned(),
             Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
@@ -221,6 +226,12 @@ impl Kind {
             }
             Kind::Switch { field } => *field(values) = value::switch(text).ok_or_else(refuse)?,
             Kind::Listen { field } => *field(values) = value::listen(text)?,
+            Kind::Networks { field } => {
+                *field(values) = text
+                    .split(',')
+                    .map(|network| value::network(network.trim()).ok_or_else(refuse))
+                    .collect::<Result<_, _>>()?;
+            }
             Kind::Origins { field } => {
                 *field(values) = text
                     .split(',')
@@ -269,6 +280,12 @@ impl Kind {
                 show_path(field(values).as_deref()?)
             }
             Kind::Listen { field } => field(values)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
+            Kind::Networks { field } if field(values).is_empty() => return None,
+            Kind::Networks { field } => field(values)
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()

@@ -54,6 +54,8 @@ pub struct Config {
     pub workers: Workers,
     /// At least one address; none twice, except with port 0.
     pub listen: Vec<SocketAddr>,
+    /// The proxies whose X-Forwarded-For and Forwarded are believed; IPv4-mapped networks stand as IPv4.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     pub database: Database,
     /// Bytes of finished answers that each worker keeps, 0 for none.
     pub l1_bytes: usize,

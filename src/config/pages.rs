@@ -123,7 +123,9 @@ fn toml_value(setting: &Setting) -> String {
     };
     match setting.kind {
         Kind::Count { .. } | Kind::Switch { .. } => text.to_owned(),
-        Kind::Listen { .. } | Kind::Origins { .. } => format!("[\"{text}\"]"),
+        Kind::Listen { .. } | Kind::Networks { .. } | Kind::Origins { .. } => {
+            format!("[\"{text}\"]")
+        }
         // No text of the table needs an escape; a test reads each back.
         _ => format!("\"{text}\""),
     }

@@ -71,6 +71,7 @@ pub(super) fn resolve(
     Ok(Config {
         workers,
         listen: values.listen,
+        trusted_proxies: values.trusted_proxies,
         database: match database {
             Some(chosen) => Database::Url(chosen.secret),
             None => Database::Embedded {

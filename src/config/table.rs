@@ -52,6 +52,19 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "trusted_proxies",
+        value_name: "NETWORK",
+        default: Preset::None {
+            means: "none",
+            example: "10.0.0.0/8",
+        },
+        group: Group::Process,
+        help: "Network (CIDR) or address of proxies that are believed when X-Forwarded-For or Forwarded says for whom they ask; repeat it, or separate by commas, for more",
+        kind: Kind::Networks {
+            field: |v| &mut v.trusted_proxies,
+        },
+    },
+    Setting {
         key: "state_dir",
         value_name: "DIR",
         default: Preset::None {

@@ -4,6 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::secret::quote;
 
 /// Units of a duration, the longest first, in milliseconds.
@@ -162,6 +164,23 @@ pub(super) fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
+/// A network in CIDR notation (RFC 4632, RFC 4291 section 2.3), or one address. IPv4-mapped ones are written as IPv4,
+/// as all addresses are that they are compared with.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse::<IpNet>().ok()?,
+    };
+    let mapped = match (network.addr().to_canonical(), network) {
+        (IpAddr::V4(address), IpNet::V6(network)) => network
+            .prefix_len()
+            .checked_sub(96)
+            .and_then(|prefix| IpNet::new(address.into(), prefix).ok()),
+        _ => None,
+    };
+    Some(mapped.unwrap_or(network).trunc())
+}
+
 /// An origin as browsers send it (RFC 6454 section 6.2): scheme, host in lower case, and a port unless it is the
 /// scheme's own. `*` stands for all.
 pub(super) fn origin(text: &str) -> Option<String> {
@@ -178,6 +197,37 @@ pub(super) fn origin(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_are_read_and_shown() {
+        for (text, shown) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("::1", "::1/128"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+        ] {
+            let read = network(text).map(|network| network.to_string());
+            assert_eq!(read.as_deref(), Some(shown), "{text}");
+        }
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "localhost",
+            "[::1]",
+            "10.0.0.1:80",
+            "10.0.0.0/",
+            "/8",
+        ] {
+            assert_eq!(network(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn origins_are_what_browsers_send() {

@@ -11,6 +11,7 @@ use may::io::CoIo;
 use super::access::{AccessLog, Visit};
 use super::body::Decoder;
 use super::buffer::{Input, Pool};
+use super::client::TrustedProxies;
 use super::head::{self, Framing as BodyFraming, Method, Refusal, Scanner, Version};
 use super::limits::Limits;
 use super::lobby::Lobby;
@@ -64,6 +65,8 @@ pub struct Door<S> {
     pub tally: Row,
     /// Where each request and its answer are noted, if anybody wants to know.
     pub access: Option<Arc<AccessLog>>,
+    /// Who is believed when it says for whom it asks.
+    pub trusted: TrustedProxies,
 }
 
 /// What to do after a request.
@@ -258,7 +261,8 @@ impl<'d, S: Service> Connection<'d, S> {
         self.count(Counter::Requests);
         self.id = RequestId::given(head.request_id);
         if let Some(visit) = &mut self.visit {
-            visit.note(head::first_line(self.input.filled()), &head, visit.peer());
+            let client = door.trusted.client(visit.peer(), &head);
+            visit.note(head::first_line(self.input.filled()), &head, client);
         }
         let head_only = head.method == Method::Head;
         let expects = head.expect_continue;

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod body;
 pub mod buffer;
+pub mod client;
 pub mod connection;
 pub mod head;
 pub mod limits;

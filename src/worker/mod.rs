@@ -35,6 +35,7 @@ use crate::cache::redis::RedisCache;
 use crate::config::{Config, Database, Writes};
 use crate::http::access::AccessLog;
 use crate::http::buffer::Pool;
+use crate::http::client::TrustedProxies;
 use crate::http::connection::{Door, Patience};
 use crate::http::limits::Limits;
 use crate::http::lobby::Lobby;
@@ -340,6 +341,7 @@ fn open_door(
         pool: Pool::default(),
         tally,
         access,
+        trusted: TrustedProxies::new(config.trusted_proxies.clone()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use canvas_cluster::http::buffer::Pool;
+use canvas_cluster::http::client::TrustedProxies;
 use canvas_cluster::http::connection::{self, Door, Patience};
 use canvas_cluster::http::head::{Head, Method, Target};
 use canvas_cluster::http::limits::Limits;
@@ -191,6 +192,7 @@ fn start() -> (SocketAddr, Arc<Watch>) {
         pool: Pool::default(),
         tally,
         access: None,
+        trusted: TrustedProxies::default(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");

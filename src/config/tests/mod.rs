@@ -107,6 +107,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
                 scheme: Scheme::Redis,
                 ..
             } => format!("redis://127.0.0.{n}/"),
+            Kind::Networks { .. } => format!("10.0.{n}.0/24"),
             Kind::Origins { .. } => format!("https://shop{n}.example"),
             _ => {
                 let text = match setting.key {
@@ -132,7 +133,11 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         Kind::AccessFormat { .. } => ["json", "combined", "json"][n - 1].to_owned(),
         Kind::LogLevel { .. } => ["error", "warn", "debug"][n - 1].to_owned(),
         Kind::Prefix { .. } => format!("p{n}:"),
-        Kind::Path { .. } | Kind::SecretFile { .. } | Kind::Url { .. } | Kind::Origins { .. } => {
+        Kind::Path { .. }
+        | Kind::SecretFile { .. }
+        | Kind::Url { .. }
+        | Kind::Networks { .. }
+        | Kind::Origins { .. } => {
             unreachable!("has no default value")
         }
     })
