@@ -6,5 +6,7 @@ pub mod body;
 pub mod head;
 #[path = "../../src/http/limits.rs"]
 pub mod limits;
+#[path = "../../src/http/proxy.rs"]
+pub mod proxy;
 #[path = "../../src/http/target.rs"]
 pub mod target;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::secret::{Secret, quote, redact_url};
 use super::value;
 use super::values::Values;
-use super::{AccessFormat, AccessTarget};
+use super::{AccessFormat, AccessTarget, Listen};
 
 /// Leads to the field of [`Values`] that a setting fills.
 pub(super) type Field<T> = fn(&mut Values) -> &mut T;
@@ -47,7 +47,7 @@ pub(super) enum Kind {
         field: Field<Option<PathBuf>>,
     },
     Listen {
-        field: Field<Vec<std::net::SocketAddr>>,
+        field: Field<Vec<Listen>>,
     },
     /// Networks in CIDR notation, or single addresses.
     Networks {

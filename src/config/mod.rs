@@ -53,7 +53,7 @@ pub const EXIT_USAGE: u8 = 100;
 pub struct Config {
     pub workers: Workers,
     /// At least one address; none twice, except with port 0.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// The proxies whose X-Forwarded-For and Forwarded are believed; IPv4-mapped networks stand as IPv4.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub database: Database,
@@ -98,6 +98,21 @@ impl Config {
     /// Every setting as (key, value in force, origin), in the order of help, without secrets.
     pub fn describe(&self) -> Vec<(String, String, String)> {
         self.settings.clone()
+    }
+}
+
+/// An address to accept connections on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub address: SocketAddr,
+    /// Each connection begins with a PROXY header: written `proxy+ADDR:PORT`.
+    pub proxied: bool,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.proxied { value::PROXIED } else { "" };
+        write!(f, "{mark}{}", self.address)
     }
 }
 

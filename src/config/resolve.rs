@@ -1,7 +1,6 @@
 //! Makes a `Config` of well-formed values: reads the secrets that they name, fills in what depends on the host, and
 //! checks the settings against each other. Called by `sources`, the last step of loading.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::kind::{Kind, Scheme, show_path};
@@ -10,7 +9,7 @@ use super::secret::{Secret, holds_secret, redact_url};
 use super::settings::{Setting, find};
 use super::sources::Environment;
 use super::table::SETTINGS;
-use super::{Config, ConfigError, Database, Redis, Workers, Writes, cpus, files, value};
+use super::{Config, ConfigError, Database, Listen, Redis, Workers, Writes, cpus, files, value};
 
 /// Length of a write token in bytes: long enough not to be guessed, short enough for a head.
 const TOKEN_LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
@@ -203,7 +202,7 @@ fn check_token(token: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes are never open to the world by accident.
+/// Writes are never open to the world by accident. Who connects to a proxied address does so for others.
 fn check_writes(layered: &Layered, problems: &mut Vec<String>) {
     let values = &layered.values;
     let name = |key: &str| layered.origin(row(key)).name(row(key));
@@ -217,8 +216,8 @@ fn check_writes(layered: &Layered, problems: &mut Vec<String>) {
     let public: Vec<String> = values
         .listen
         .iter()
-        .filter(|address| !value::is_loopback(address))
-        .map(SocketAddr::to_string)
+        .filter(|listen| listen.proxied || !value::is_loopback(&listen.address))
+        .map(Listen::to_string)
         .collect();
     if !public.is_empty() && !values.allow_anonymous_writes && values.write_token_file.is_none() {
         problems.push(format!(

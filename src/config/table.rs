@@ -43,10 +43,10 @@ pub(super) static SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "listen",
-        value_name: "ADDR:PORT",
+        value_name: "[proxy+]ADDR:PORT",
         default: Preset::Value("127.0.0.1:1121"),
         group: Group::Process,
-        help: "Address to accept connections on, IPv6 in brackets, port 0 for any free one; repeat it, or separate by commas, for more",
+        help: "Address to accept connections on, IPv6 in brackets, port 0 for any free one; with proxy+ before it each connection must begin with a PROXY protocol header; repeat it, or separate by commas, for more",
         kind: Kind::Listen {
             field: |v| &mut v.listen,
         },

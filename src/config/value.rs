@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::Listen;
 use super::secret::quote;
 
 /// Units of a duration, the longest first, in milliseconds.
@@ -106,14 +107,21 @@ pub(super) fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads addresses separated by commas, such as `127.0.0.1:1121,[::1]:1121`. Port 0 asks the kernel for a free
+/// What stands before an address whose connections begin with a PROXY header.
+pub(super) const PROXIED: &str = "proxy+";
+
+/// Reads addresses separated by commas, such as `127.0.0.1:1121,proxy+[::1]:1121`. Port 0 asks the kernel for a free
 /// port and may be given more than once.
 ///
 /// # Errors
 /// A text that goes on from "`--listen`: ", with a hint at what was probably meant.
-pub(super) fn listen(text: &str) -> Result<Vec<SocketAddr>, String> {
-    let mut addresses: Vec<SocketAddr> = Vec::new();
+pub(super) fn listen(text: &str) -> Result<Vec<Listen>, String> {
+    let mut addresses: Vec<Listen> = Vec::new();
     for part in text.split(',').map(str::trim) {
+        let (part, proxied) = match part.strip_prefix(PROXIED) {
+            Some(rest) => (rest, true),
+            None => (part, false),
+        };
         let address = part.parse::<SocketAddr>().map_err(|_| {
             format!(
                 "{} is not an address with a port{}",
@@ -121,10 +129,12 @@ pub(super) fn listen(text: &str) -> Result<Vec<SocketAddr>, String> {
                 hint(part)
             )
         })?;
-        if address.port() != 0 && addresses.contains(&address) {
+        // One address speaks one protocol.
+        let given = |other: &Listen| other.address == address;
+        if address.port() != 0 && addresses.iter().any(given) {
             return Err(format!("{address} is given twice"));
         }
-        addresses.push(address);
+        addresses.push(Listen { address, proxied });
     }
     Ok(addresses)
 }
@@ -317,13 +327,17 @@ mod tests {
     #[test]
     fn listen_addresses_are_read() {
         let two = listen("127.0.0.1:1121, [::1]:0").unwrap();
+        let plain = |text: &str| Listen {
+            address: text.parse().unwrap(),
+            proxied: false,
+        };
+        assert_eq!(two, [plain("127.0.0.1:1121"), plain("[::1]:0")]);
+        let mixed = listen("proxy+127.0.0.1:0,127.0.0.1:0,proxy+[::1]:1121").unwrap();
         assert_eq!(
-            two,
-            [
-                "127.0.0.1:1121".parse().unwrap(),
-                "[::1]:0".parse::<SocketAddr>().unwrap()
-            ]
+            mixed.iter().map(|l| l.proxied).collect::<Vec<_>>(),
+            [true, false, true]
         );
+        assert_eq!(mixed[2].to_string(), "proxy+[::1]:1121");
         assert_eq!(listen("127.0.0.1:0,127.0.0.1:0").unwrap().len(), 2);
         for (bad, says) in [
             ("localhost:80", "write 127.0.0.1:80 or [::1]:80"),
@@ -338,6 +352,10 @@ mod tests {
             ("", "is not an address"),
             ("127.0.0.1:1,", "is not an address"),
             ("1.1.1.1:1,1.1.1.1:1", "twice"),
+            ("1.1.1.1:1,proxy+1.1.1.1:1", "twice"),
+            ("proxy+localhost:80", "localhost is a name"),
+            ("proxy+", "is not an address"),
+            ("tls+1.1.1.1:1", "is not an address"),
         ] {
             let error = listen(bad).unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");

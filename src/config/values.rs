@@ -1,19 +1,18 @@
 //! The values of all settings while they are being read, before they are checked against each other and become
 //! a `Config`. Filled by `kind`, row by row.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
-use super::{AccessFormat, AccessTarget, LimitsConfig};
+use super::{AccessFormat, AccessTarget, LimitsConfig, Listen};
 
 /// The values read so far, one field per row: well-formed each, but not yet checked against each other.
 #[derive(Debug)]
 pub(super) struct Values {
     pub(super) config: Option<PathBuf>,
     pub(super) workers: Option<usize>,
-    pub(super) listen: Vec<SocketAddr>,
+    pub(super) listen: Vec<Listen>,
     pub(super) trusted_proxies: Vec<ipnet::IpNet>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) log_level: log::LevelFilter,

@@ -15,6 +15,7 @@ use super::client::TrustedProxies;
 use super::head::{self, Framing as BodyFraming, Method, Refusal, Scanner, Version};
 use super::limits::Limits;
 use super::lobby::Lobby;
+use super::proxy;
 use super::request_id::RequestId;
 use super::response::{Framing, Persistence, Response};
 use super::service::Service;
@@ -81,28 +82,43 @@ enum Next {
     Park,
 }
 
+/// What is known of a connection when it gets its coroutine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It belongs to its peer.
+    Direct,
+    /// It comes through a proxy that begins each connection with a PROXY header, which is still to be read.
+    Proxied,
+    /// Its PROXY header has been read, and said whose it is.
+    Introduced(IpAddr),
+}
+
 /// Serves one connection until it ends. Runs on its own coroutine.
-pub fn serve<S: Service>(stream: TcpStream, door: &Door<S>) {
+pub fn serve<S: Service>(stream: TcpStream, arrival: Arrival, door: &Door<S>) {
     let Ok(io) = CoIo::new(stream) else { return };
-    let mut connection = Connection::new(&io, door);
+    let mut connection = Connection::new(&io, arrival, door);
     let next = connection.run();
     // An expired deadline and a peer that left end a connection the same way: silently.
     if let Ok(Next::Linger) = next {
         connection.linger();
     }
     connection.release();
+    let arrival = connection.arrival;
     drop(connection);
     if let Ok(Next::Park) = next {
         let left = door.patience.idle.saturating_sub(PARK_AFTER);
-        door.lobby
-            .seat(io.into_inner(), door.watch.now() + left.as_millis() as u64);
+        door.lobby.seat(
+            io.into_inner(),
+            arrival,
+            door.watch.now() + left.as_millis() as u64,
+        );
     }
 }
 
 /// Turns one connection away: a 503 without reading a request, for there is no room to serve it.
 pub fn turn_away<S: Service>(stream: TcpStream, door: &Door<S>) {
     let Ok(io) = CoIo::new(stream) else { return };
-    let mut connection = Connection::new(&io, door);
+    let mut connection = Connection::new(&io, Arrival::Direct, door);
     connection.refuse(503, "this server has all the connections that it takes");
     if connection.flush().is_ok() {
         connection.linger();
@@ -113,6 +129,7 @@ pub fn turn_away<S: Service>(stream: TcpStream, door: &Door<S>) {
 struct Connection<'d, S> {
     door: &'d Door<S>,
     wire: Wire<'d>,
+    arrival: Arrival,
     input: Input,
     output: Vec<u8>,
     scanner: Scanner,
@@ -123,19 +140,26 @@ struct Connection<'d, S> {
 }
 
 impl<'d, S: Service> Connection<'d, S> {
-    fn new(io: &'d CoIo<TcpStream>, door: &'d Door<S>) -> Self {
+    fn new(io: &'d CoIo<TcpStream>, arrival: Arrival, door: &'d Door<S>) -> Self {
         Connection {
             door,
             wire: Wire::new(io, &door.watch),
+            arrival,
             input: Input::default(),
             output: Vec::new(),
             scanner: Scanner::default(),
             id: RequestId::default(),
-            visit: door.access.as_ref().map(|_| Visit::new(peer_of(io))),
+            visit: door
+                .access
+                .as_ref()
+                .map(|_| Visit::new(peer_of(io, arrival))),
         }
     }
 
     fn run(&mut self) -> Result<Next, Broken> {
+        if self.arrival == Arrival::Proxied {
+            self.read_proxy_header()?;
+        }
         let mut streak = 0;
         loop {
             let next = match self.read_head()? {
@@ -160,6 +184,34 @@ impl<'d, S: Service> Connection<'d, S> {
                 streak = 0;
             }
         }
+    }
+
+    /// Reads the PROXY header, and leaves in the input what came behind it. It has the time of a head, from the
+    /// beginning of the connection on; until it is there nothing is in flight.
+    fn read_proxy_header(&mut self) -> Result<(), Broken> {
+        self.wire.watched.within(self.door.patience.head);
+        self.wire.watched.idle(true);
+        let header = loop {
+            match proxy::parse(self.input.filled()) {
+                Ok(Some(header)) => break header,
+                Ok(None) => {}
+                Err(proxy::Malformed) => {
+                    // Not answered: whoever this is does not speak the protocol of this listener.
+                    log::debug!("http: a connection without a PROXY header is closed");
+                    return Err(Broken::Gone);
+                }
+            }
+            if self.fill()? == 0 {
+                return Err(Broken::Gone);
+            }
+        };
+        self.wire.watched.idle(false);
+        self.input.consume(header.length);
+        self.arrival = header.source.map_or(Arrival::Direct, Arrival::Introduced);
+        if let (Some(visit), Some(source)) = (&mut self.visit, header.source) {
+            visit.introduce(source);
+        }
+        Ok(())
     }
 
     /// Reads until a head is whole: its length, or what to do after it was refused. `None` is the end of the
@@ -461,11 +513,12 @@ impl<'d, S: Service> Connection<'d, S> {
     }
 }
 
-/// Whom the socket belongs to. One that has been reset already belongs to nobody.
-fn peer_of(io: &CoIo<TcpStream>) -> IpAddr {
-    match io.inner().peer_addr() {
-        Ok(peer) => peer.ip().to_canonical(),
-        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+/// Whom the connection belongs to. One that has been reset already belongs to nobody.
+fn peer_of(io: &CoIo<TcpStream>, arrival: Arrival) -> IpAddr {
+    match (arrival, io.inner().peer_addr()) {
+        (Arrival::Introduced(source), _) => source,
+        (_, Ok(peer)) => peer.ip().to_canonical(),
+        (_, Err(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     }
 }
 

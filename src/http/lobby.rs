@@ -11,6 +11,7 @@ use may::io::{CoIo, WaitIo};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
 
+use super::connection::Arrival;
 use super::watch::Watch;
 use crate::scoreboard::Row;
 use crate::scoreboard::counters::Counter;
@@ -31,6 +32,7 @@ pub struct Lobby {
 
 struct Seat {
     stream: TcpStream,
+    arrival: Arrival,
     /// Milliseconds on the watch's clock.
     deadline: u64,
 }
@@ -57,7 +59,7 @@ impl Lobby {
     }
 
     /// Takes an idle connection in until `deadline`. One that can't be watched is closed.
-    pub fn seat(&self, stream: TcpStream, deadline: u64) {
+    pub fn seat(&self, stream: TcpStream, arrival: Arrival, deadline: u64) {
         let mut seats = self.seats();
         let place = seats.vacant_entry();
         let interest = EpollEvent::new(
@@ -68,7 +70,11 @@ impl Lobby {
             log::error!("worker: an idle connection can't be watched, so it is closed: {error}");
             return;
         }
-        place.insert(Seat { stream, deadline });
+        place.insert(Seat {
+            stream,
+            arrival,
+            deadline,
+        });
         self.watch.enter();
     }
 
@@ -84,7 +90,7 @@ impl Lobby {
 
     /// Hands every connection that has something to read to `serve`, with the deadline it had here, for ever. Runs on a
     /// coroutine; `serve` may wait.
-    pub fn attend(&self, serve: impl Fn(TcpStream, u64)) {
+    pub fn attend(&self, serve: impl Fn(TcpStream, Arrival, u64)) {
         let mut events = [EpollEvent::empty(); AT_ONCE];
         loop {
             // Drained to the end each time: the scheduler watches by edges.
@@ -94,7 +100,7 @@ impl Lobby {
                     for event in &events[..count] {
                         // After a wait the key may be another connection's, which then has a coroutine for nothing.
                         if let Some(seat) = self.leave(event.data() as usize) {
-                            serve(seat.stream, seat.deadline);
+                            serve(seat.stream, seat.arrival, seat.deadline);
                         }
                     }
                 }

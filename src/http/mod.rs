@@ -11,6 +11,7 @@ pub mod connection;
 pub mod head;
 pub mod limits;
 pub mod lobby;
+pub mod proxy;
 pub mod request_id;
 pub mod response;
 pub mod service;

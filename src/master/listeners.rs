@@ -11,6 +11,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::config::Listen;
+
 /// How many connections may wait for an accept, per socket. The kernel cuts it to net.core.somaxconn.
 pub const BACKLOG: i32 = 65_535;
 
@@ -41,7 +43,7 @@ impl std::error::Error for ListenError {}
 #[derive(Debug)]
 struct Group {
     /// The address as configured: port 0 stays 0 here.
-    asked: SocketAddr,
+    asked: Listen,
     /// The address as bound.
     bound: SocketAddr,
     sockets: Vec<TcpListener>,
@@ -59,25 +61,21 @@ impl Listeners {
     ///
     /// # Errors
     /// An address is taken, not ours to bind, or descriptors have run out.
-    pub fn extend(&mut self, wanted: &[SocketAddr], slots: usize) -> Result<(), ListenError> {
+    pub fn extend(&mut self, wanted: &[Listen], slots: usize) -> Result<(), ListenError> {
         let mut fresh = Vec::new();
-        for address in wanted {
-            if !self.groups.iter().any(|group| group.asked == *address) {
-                fresh.push(Group::bind(*address, slots)?);
+        for listen in wanted {
+            if !self.groups.iter().any(|group| group.serves(listen)) {
+                fresh.push(Group::bind(*listen, slots)?);
             }
         }
         let mut more = Vec::new();
-        for group in self
-            .groups
-            .iter()
-            .filter(|group| wanted.contains(&group.asked))
-        {
+        for group in self.groups.iter().filter(|group| group.is_in(wanted)) {
             let missing = slots.saturating_sub(group.sockets.len());
             let sockets: Result<Vec<_>, _> = (0..missing).map(|_| group.join()).collect();
-            more.push((group.asked, sockets?));
+            more.push((group.bound, sockets?));
         }
-        for (asked, sockets) in more {
-            if let Some(group) = self.groups.iter_mut().find(|group| group.asked == asked) {
+        for (bound, sockets) in more {
+            if let Some(group) = self.groups.iter_mut().find(|group| group.bound == bound) {
                 group.sockets.extend(sockets);
             }
         }
@@ -86,27 +84,46 @@ impl Listeners {
     }
 
     /// Gives up the addresses that are not wanted; those who are connected stay so.
-    pub fn retain(&mut self, wanted: &[SocketAddr]) {
-        self.groups.retain(|group| wanted.contains(&group.asked));
+    pub fn retain(&mut self, wanted: &[Listen]) {
+        self.groups.retain(|group| group.is_in(wanted));
     }
 
-    /// All sockets of the wanted addresses, each with its number in its address's group. Those whose number is `i` modulo
-    /// the number of slots are slot `i`'s.
-    pub fn of(&self, wanted: &[SocketAddr]) -> impl Iterator<Item = (usize, &TcpListener)> {
-        self.groups
-            .iter()
-            .filter(|group| wanted.contains(&group.asked))
-            .flat_map(|group| group.sockets.iter().enumerate())
+    /// All sockets of the wanted addresses, each with its number in its address's group, and whether its connections begin
+    /// with a PROXY header. Those whose number is `i` modulo the number of slots are slot `i`'s.
+    pub fn of(&self, wanted: &[Listen]) -> Vec<(usize, &TcpListener, bool)> {
+        let mut sockets = Vec::new();
+        for group in &self.groups {
+            if let Some(listen) = wanted.iter().find(|listen| group.serves(listen)) {
+                let all = group.sockets.iter().enumerate();
+                sockets.extend(all.map(|(number, socket)| (number, socket, listen.proxied)));
+            }
+        }
+        sockets
     }
 
     /// Where the server can be reached.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.groups.iter().map(|group| group.bound)
+    pub fn addresses(&self) -> impl Iterator<Item = Listen> {
+        self.groups.iter().map(|group| Listen {
+            address: group.bound,
+            ..group.asked
+        })
     }
 }
 
 impl Group {
-    fn bind(asked: SocketAddr, slots: usize) -> Result<Self, ListenError> {
+    /// Whether these are the sockets for it. The same socket may begin to be proxied at a reload, or cease to be; where
+    /// the port was left open, only the protocol tells two addresses apart.
+    fn serves(&self, listen: &Listen) -> bool {
+        self.asked.address == listen.address
+            && (listen.address.port() != 0 || self.asked.proxied == listen.proxied)
+    }
+
+    fn is_in(&self, wanted: &[Listen]) -> bool {
+        wanted.iter().any(|listen| self.serves(listen))
+    }
+
+    fn bind(listen: Listen, slots: usize) -> Result<Self, ListenError> {
+        let asked = listen.address;
         let fail = |error: io::Error| match error.raw_os_error() {
             Some(nix::libc::EADDRINUSE) => ListenError::InUse(asked),
             _ => ListenError::Failed(asked, error),
@@ -123,7 +140,7 @@ impl Group {
             .unwrap_or(asked);
         first.listen(BACKLOG).map_err(fail)?;
         let mut group = Group {
-            asked,
+            asked: listen,
             bound,
             sockets: vec![first.into()],
         };
@@ -169,8 +186,15 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
-    fn any() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 0))
+    fn on(address: SocketAddr) -> Listen {
+        Listen {
+            address,
+            proxied: false,
+        }
+    }
+
+    fn any() -> Listen {
+        on(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     #[test]
@@ -181,10 +205,10 @@ mod tests {
         let mut second = Listeners::default();
         let refused = second.extend(&[taken], 3);
         assert!(
-            matches!(refused, Err(ListenError::InUse(address)) if address == taken),
+            matches!(refused, Err(ListenError::InUse(address)) if address == taken.address),
             "{refused:?}"
         );
-        let everywhere = SocketAddr::from(([0, 0, 0, 0], taken.port()));
+        let everywhere = on(SocketAddr::from(([0, 0, 0, 0], taken.address.port())));
         assert!(matches!(
             second.extend(&[everywhere], 1),
             Err(ListenError::InUse(_))
@@ -196,7 +220,8 @@ mod tests {
         let mut listeners = Listeners::default();
         listeners.extend(&[any()], 4).expect("free");
         let numbers = |listeners: &Listeners| -> Vec<usize> {
-            listeners.of(&[any()]).map(|(number, _)| number).collect()
+            let sockets = listeners.of(&[any()]);
+            sockets.into_iter().map(|(number, _, _)| number).collect()
         };
         assert_eq!(numbers(&listeners), [0, 1, 2, 3]);
         listeners.extend(&[any()], 2).expect("enough");
@@ -205,5 +230,35 @@ mod tests {
         assert_eq!(numbers(&listeners), [0, 1, 2, 3, 4, 5]);
         listeners.retain(&[]);
         assert_eq!(listeners.addresses().count(), 0);
+    }
+
+    #[test]
+    fn an_address_may_begin_to_be_proxied_and_a_port_left_open_is_two_addresses() {
+        let proxied = |listen: Listen| Listen {
+            proxied: true,
+            ..listen
+        };
+        let mut listeners = Listeners::default();
+        let both = [any(), proxied(any())];
+        listeners.extend(&both, 1).expect("free");
+        let marks = |listeners: &Listeners, wanted: &[Listen]| -> Vec<bool> {
+            let sockets = listeners.of(wanted);
+            sockets.into_iter().map(|(_, _, proxied)| proxied).collect()
+        };
+        assert_eq!(marks(&listeners, &both), [false, true]);
+        assert_eq!(marks(&listeners, &both[1..]), [true]);
+        listeners.retain(&[]);
+
+        listeners.extend(&[any()], 1).expect("free");
+        let fixed = listeners.addresses().next().expect("bound");
+        let mut listeners = {
+            drop(listeners);
+            Listeners::default()
+        };
+        listeners.extend(&[fixed], 1).expect("free again");
+        listeners.extend(&[proxied(fixed)], 1).expect("it is ours");
+        assert_eq!(listeners.addresses().count(), 1);
+        assert_eq!(marks(&listeners, &[fixed]), [false]);
+        assert_eq!(marks(&listeners, &[proxied(fixed)]), [true]);
     }
 }

@@ -11,7 +11,6 @@ mod spawn;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -32,7 +31,7 @@ use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
 use crate::worker::{
-    self, Assignment, control::Channel, control::Heard, control::Order, control::Report,
+    self, Assignment, Inherited, control::Channel, control::Heard, control::Order, control::Report,
 };
 
 /// Why the server ended in failure.
@@ -544,7 +543,10 @@ impl Master {
         let addresses: Vec<String> = self
             .listeners
             .addresses()
-            .map(|address| format!("http://{address}"))
+            .map(|listen| match listen.proxied {
+                true => format!("proxy+http://{}", listen.address),
+                false => format!("http://{}", listen.address),
+            })
             .collect();
         log::info!(
             "master: ready: {} workers on {} after {} ms",
@@ -596,16 +598,22 @@ fn start_worker(
     row: usize,
 ) -> io::Result<Child> {
     let (ours, theirs) = Channel::pair()?;
-    let sockets: Vec<(usize, &TcpListener)> = listeners.of(&config.listen).collect();
+    let sockets = listeners.of(&config.listen);
     let pid = spawn::fork_child(|| {
-        let inherited: io::Result<Vec<(usize, TcpListener)>> = sockets
+        let inherited: io::Result<Vec<Inherited>> = sockets
             .iter()
-            .map(|(number, socket)| Ok((*number, socket.try_clone()?)))
+            .map(|(number, socket, proxied)| {
+                Ok(Inherited {
+                    number: *number,
+                    socket: socket.try_clone()?,
+                    proxied: *proxied,
+                })
+            })
             .collect();
         let assigned = inherited.and_then(|listeners| {
             let keep = listeners
                 .iter()
-                .map(|(_, listener)| listener.as_raw_fd())
+                .map(|listener| listener.socket.as_raw_fd())
                 .chain([theirs.as_fd().as_raw_fd()]);
             sys::close_inherited(&keep.collect::<Vec<_>>())?;
             Ok(Assignment {

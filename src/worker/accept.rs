@@ -1,6 +1,6 @@
 //! Accepting: one coroutine a listener, which starts one a connection, and pauses when there is no room.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
@@ -10,7 +10,8 @@ use std::{io, mem};
 use may::coroutine::{self, Coroutine};
 use may::io::{CoIo, WaitIo, WaitIoWaker};
 
-use crate::http::connection::{self, Door};
+use super::Inherited;
+use crate::http::connection::{self, Arrival, Door};
 use crate::http::service::Service;
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::counters::Counter;
@@ -133,7 +134,7 @@ impl Gate {
 
 /// Accepts from one listener until the gate closes. Reports once, when connections will be taken from now on.
 pub fn run<S: Service>(
-    listener: TcpListener,
+    listener: &Inherited,
     gate: &Gate,
     door: &Arc<Door<S>>,
     started: &mpsc::Sender<io::Result<()>>,
@@ -142,12 +143,12 @@ pub fn run<S: Service>(
     // The master and the other workers hold this listener too, so closing it here does not take it out of the
     // scheduler's epoll(7): only the runtime does, and only while the descriptor is open. Lent, not given, it is.
     // Left in, the next connection's event would point to memory that is no longer the runtime's.
-    match CoIo::new(listener.as_fd()) {
+    match CoIo::new(listener.socket.as_fd()) {
         Ok(readiness) => {
             lock(&gate.wakers).push(readiness.waker());
             // The receiver lives until all have reported.
             let _ = started.send(Ok(()));
-            accept_all(&listener, &readiness, gate, door);
+            accept_all(listener, &readiness, gate, door);
         }
         Err(error) => drop(started.send(Err(error.into()))),
     }
@@ -156,8 +157,8 @@ pub fn run<S: Service>(
 
 /// Gives connections that come back from the lobby a coroutine again, for ever.
 pub fn readmit<S: Service>(gate: &Gate, door: &Arc<Door<S>>) {
-    door.lobby.attend(|stream, deadline| {
-        if let Err(error) = board(stream, deadline, door) {
+    door.lobby.attend(|stream, arrival, deadline| {
+        if let Err(error) = board(stream, arrival, deadline, door) {
             gate.tell_want("stack", &error);
             gate.pause();
         }
@@ -166,15 +167,21 @@ pub fn readmit<S: Service>(gate: &Gate, door: &Arc<Door<S>>) {
 
 /// Starts a connection's coroutine. Without a stack it waits in the lobby until `deadline` (on the watch's clock), which
 /// tries again once the connection has something to read.
-fn board<S: Service>(stream: TcpStream, deadline: u64, door: &Arc<Door<S>>) -> io::Result<()> {
+fn board<S: Service>(
+    stream: TcpStream,
+    arrival: Arrival,
+    deadline: u64,
+    door: &Arc<Door<S>>,
+) -> io::Result<()> {
     let mut boarding = Boarding {
         stream: Some(stream),
+        arrival,
         deadline,
         door: door.clone(),
     };
     sys::start_coroutine(move || {
         if let Some(stream) = boarding.stream.take() {
-            connection::serve(stream, &boarding.door);
+            connection::serve(stream, boarding.arrival, &boarding.door);
         }
     })
 }
@@ -182,6 +189,7 @@ fn board<S: Service>(stream: TcpStream, deadline: u64, door: &Arc<Door<S>>) -> i
 /// A connection on its way to a coroutine. A start that fails drops it, and that is the only way back.
 struct Boarding<S: Service> {
     stream: Option<TcpStream>,
+    arrival: Arrival,
     deadline: u64,
     door: Arc<Door<S>>,
 }
@@ -189,13 +197,13 @@ struct Boarding<S: Service> {
 impl<S: Service> Drop for Boarding<S> {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            self.door.lobby.seat(stream, self.deadline);
+            self.door.lobby.seat(stream, self.arrival, self.deadline);
         }
     }
 }
 
 fn accept_all<S: Service>(
-    listener: &TcpListener,
+    listener: &Inherited,
     readiness: &impl WaitIo,
     gate: &Gate,
     door: &Arc<Door<S>>,
@@ -226,7 +234,7 @@ enum Accepted {
     NoRoom,
 }
 
-fn accept_one<S: Service>(listener: &TcpListener, gate: &Gate, door: &Arc<Door<S>>) -> Accepted {
+fn accept_one<S: Service>(listener: &Inherited, gate: &Gate, door: &Arc<Door<S>>) -> Accepted {
     let no_room = |of, error| {
         door.tally.count(Counter::AcceptPauses);
         gate.tell_want(of, &error);
@@ -237,7 +245,7 @@ fn accept_one<S: Service>(listener: &TcpListener, gate: &Gate, door: &Arc<Door<S
         door.tally.count(Counter::AcceptPauses);
         return Accepted::NoRoom;
     }
-    let stream = match listener.accept() {
+    let stream = match listener.socket.accept() {
         Ok((stream, _)) => stream,
         Err(error) => {
             return match error.kind() {
@@ -252,7 +260,7 @@ fn accept_one<S: Service>(listener: &TcpListener, gate: &Gate, door: &Arc<Door<S
         true => {
             door.tally.count(Counter::Connections);
             let idle = door.patience.idle.as_millis() as u64;
-            board(stream, door.watch.now() + idle, door)
+            board(stream, listener.arrival(), door.watch.now() + idle, door)
         }
         false => {
             door.tally.count(Counter::TurnedAway);
@@ -270,18 +278,13 @@ fn accept_one<S: Service>(listener: &TcpListener, gate: &Gate, door: &Arc<Door<S
 /// queue, so that nobody waits there for a boot, a back-off or a hang time-out.
 pub struct Siblings<S> {
     /// Until the worker leaves.
-    listeners: Mutex<Vec<(usize, TcpListener)>>,
+    listeners: Mutex<Vec<Inherited>>,
     scoreboard: Scoreboard,
     door: Arc<Door<S>>,
 }
 
 impl<S: Service> Siblings<S> {
-    /// Each listener with the number of its socket.
-    pub fn new(
-        listeners: Vec<(usize, TcpListener)>,
-        scoreboard: Scoreboard,
-        door: Arc<Door<S>>,
-    ) -> Self {
+    pub fn new(listeners: Vec<Inherited>, scoreboard: Scoreboard, door: Arc<Door<S>>) -> Self {
         Siblings {
             listeners: Mutex::new(listeners),
             scoreboard,
@@ -292,9 +295,9 @@ impl<S: Service> Siblings<S> {
     /// Accepts what waits where nobody has looked for a while. Called by every tick, on the scheduler's thread.
     pub fn tick(&self, gate: &Gate, now: u64) {
         let mut listeners = lock(&self.listeners);
-        for (number, listener) in listeners.iter() {
+        for listener in listeners.iter() {
             let unattended =
-                now.saturating_sub(self.scoreboard.last_attended(*number)) > UNATTENDED;
+                now.saturating_sub(self.scoreboard.last_attended(listener.number)) > UNATTENDED;
             // The rest is the next tick's: this one has more to do.
             let mut room = if unattended { TURN } else { 0 };
             while room > 0 && matches!(accept_one(listener, gate, &self.door), Accepted::One) {

@@ -36,7 +36,7 @@ use crate::config::{Config, Database, Writes};
 use crate::http::access::AccessLog;
 use crate::http::buffer::Pool;
 use crate::http::client::TrustedProxies;
-use crate::http::connection::{Door, Patience};
+use crate::http::connection::{Arrival, Door, Patience};
 use crate::http::limits::Limits;
 use crate::http::lobby::Lobby;
 use crate::http::service::Service;
@@ -75,12 +75,30 @@ const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 pub struct Assignment<'a> {
     pub slot: usize,
     pub config: &'a Config,
-    /// The listeners of all slots, each with the number of its socket.
-    pub listeners: Vec<(usize, TcpListener)>,
+    /// The listeners of all slots.
+    pub listeners: Vec<Inherited>,
     pub channel: Channel,
     pub scoreboard: Scoreboard,
     /// The worker's own row of it.
     pub row: Row,
+}
+
+/// A listening socket of the master's.
+pub struct Inherited {
+    /// Which of its address's sockets it is.
+    pub number: usize,
+    pub socket: TcpListener,
+    /// Its connections begin with a PROXY header.
+    pub proxied: bool,
+}
+
+impl Inherited {
+    fn arrival(&self) -> Arrival {
+        match self.proxied {
+            true => Arrival::Proxied,
+            false => Arrival::Direct,
+        }
+    }
 }
 
 /// Whether [`prepare`] has something to do.
@@ -198,13 +216,13 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let slots = config.workers.count();
     let (own, others): (Vec<_>, Vec<_>) = listeners
         .into_iter()
-        .partition(|(number, _)| number % slots == slot);
+        .partition(|listener| listener.number % slots == slot);
     let (accepting, accepts) = mpsc::channel();
     let sockets = own.len();
-    let attended = own.iter().map(|(number, _)| *number).collect();
-    for (_, listener) in own {
+    let attended = own.iter().map(|listener| listener.number).collect();
+    for listener in own {
         let (gate, door, accepting) = (gate.clone(), door.clone(), accepting.clone());
-        start_vital(move || accept::run(listener, &gate, &door, &accepting))
+        start_vital(move || accept::run(&listener, &gate, &door, &accepting))
             .map_err(failed("can't start accepting"))?;
     }
     let clock = Clock {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -50,7 +50,22 @@ impl Client {
     }
 
     pub fn connect_within(address: SocketAddr, timeout: Duration) -> Result<Client, Trouble> {
-        let stream = TcpStream::connect_timeout(&address, timeout)?;
+        Client::over(TcpStream::connect_timeout(&address, timeout)?, timeout)
+    }
+
+    /// Connects from another address of this host, such as 127.0.0.9.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> Result<Client, Trouble> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        )?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect_timeout(&address.into(), TIMEOUT)?;
+        Client::over(socket.into(), TIMEOUT)
+    }
+
+    fn over(stream: TcpStream, timeout: Duration) -> Result<Client, Trouble> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         stream.set_nodelay(true)?;

@@ -7,6 +7,7 @@ pub mod bystander;
 pub mod canvas;
 pub mod crowd;
 pub mod dir;
+pub mod haproxy;
 pub mod http;
 pub mod load;
 pub mod log;

@@ -54,7 +54,11 @@ impl Server {
         let line = self.wait_for_line(READY);
         self.addresses = line
             .split_whitespace()
-            .filter_map(|word| word.strip_prefix("http://"))
+            .filter_map(|word| {
+                word.strip_prefix("proxy+")
+                    .unwrap_or(word)
+                    .strip_prefix("http://")
+            })
             .map(|address| {
                 address
                     .trim_end_matches('/')

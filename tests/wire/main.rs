@@ -4,4 +4,5 @@
 mod deadlines;
 mod framing;
 mod panics;
+mod proxied;
 mod support;

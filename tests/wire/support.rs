@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use canvas_cluster::http::buffer::Pool;
 use canvas_cluster::http::client::TrustedProxies;
-use canvas_cluster::http::connection::{self, Door, Patience};
+use canvas_cluster::http::connection::{self, Arrival, Door, Patience};
 use canvas_cluster::http::head::{Head, Method, Target};
 use canvas_cluster::http::limits::Limits;
 use canvas_cluster::http::lobby::Lobby;
@@ -161,11 +161,35 @@ pub const LARGE: usize = 16 * 1024 * 1024;
 
 /// Where the door under test listens, and its watch.
 pub fn door() -> (SocketAddr, Arc<Watch>) {
-    static DOOR: OnceLock<(SocketAddr, Arc<Watch>)> = OnceLock::new();
-    DOOR.get_or_init(start).clone()
+    let (address, _, watch) = doors();
+    (address, watch)
 }
 
-fn start() -> (SocketAddr, Arc<Watch>) {
+/// Where the same door listens for connections that begin with a PROXY header.
+pub fn proxied_door() -> SocketAddr {
+    doors().1
+}
+
+fn doors() -> (SocketAddr, SocketAddr, Arc<Watch>) {
+    static DOORS: OnceLock<(SocketAddr, SocketAddr, Arc<Watch>)> = OnceLock::new();
+    DOORS.get_or_init(start).clone()
+}
+
+fn accept(door: &Arc<Door<Echo>>, arrival: Arrival) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let door = door.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let door = door.clone();
+            sys::start_first_coroutine(move || connection::serve(stream, arrival, &door))
+                .expect("a stack");
+        }
+    });
+    address
+}
+
+fn start() -> (SocketAddr, SocketAddr, Arc<Watch>) {
     assert!(log::set_logger(&LOG).is_ok(), "nothing else logs here");
     log::set_max_level(log::LevelFilter::Info);
     log_panics(SLOT);
@@ -194,22 +218,16 @@ fn start() -> (SocketAddr, Arc<Watch>) {
         access: None,
         trusted: TrustedProxies::default(),
     });
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("its address");
-    let accepting = door.clone();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let door = accepting.clone();
-            sys::start_first_coroutine(move || connection::serve(stream, &door)).expect("a stack");
-        }
-    });
+    let address = accept(&door, Arrival::Direct);
+    let proxied = accept(&door, Arrival::Proxied);
     sys::start_first_coroutine(move || turnstile.attend()).expect("a stack");
     let returning = door.clone();
     sys::start_first_coroutine(move || {
         let door = returning.clone();
-        returning.lobby.attend(move |stream, _| {
+        returning.lobby.attend(move |stream, arrival, _| {
             let door = door.clone();
-            sys::start_coroutine(move || connection::serve(stream, &door)).expect("a stack");
+            sys::start_coroutine(move || connection::serve(stream, arrival, &door))
+                .expect("a stack");
         });
     })
     .expect("a stack");
@@ -221,7 +239,7 @@ fn start() -> (SocketAddr, Arc<Watch>) {
             lobby.tick();
         }
     });
-    (address, watch)
+    (address, proxied, watch)
 }
 
 /// A connection of raw bytes.
@@ -229,7 +247,11 @@ pub struct Raw(TcpStream);
 
 impl Raw {
     pub fn connect() -> Self {
-        let stream = TcpStream::connect(door().0).expect("a connection");
+        Raw::connect_to(door().0)
+    }
+
+    pub fn connect_to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
         stream.set_write_timeout(Some(LIMIT)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");

@@ -227,7 +227,13 @@ fn every_row_is_complete_and_unlike_the_others() {
 #[test]
 fn defaults_are_the_documented_ones() {
     let config = Case::new().load().unwrap();
-    assert_eq!(config.listen, ["127.0.0.1:1121".parse().unwrap()]);
+    assert_eq!(
+        config.listen,
+        [Listen {
+            address: "127.0.0.1:1121".parse().unwrap(),
+            proxied: false
+        }]
+    );
     assert!(matches!(config.workers, Workers::Auto(1..)));
     assert!(
         matches!(&config.database, Database::Embedded { path } if path.starts_with(&config.state_dir))
