@@ -241,9 +241,8 @@ fn assert_all_there(objects: &[Value], count: usize) {
     );
 }
 
-/// Nothing is waited for before the server stops: what has gathered is written by the workers as they leave.
 #[test]
-fn lines_of_several_workers_never_mix_and_the_last_ones_are_there() {
+fn lines_of_several_workers_never_mix() {
     let backend = Backend::sqlite();
     let log = backend.dir.join("access.json");
     let server = backend
@@ -255,6 +254,39 @@ fn lines_of_several_workers_never_mix_and_the_last_ones_are_there() {
     let count = ask_from_many(&server, 250);
     server.stop();
     assert_all_there(&objects(&log, count), count);
+}
+
+/// The last requests are answered while the server stops, and each worker leaves right after its own: sooner than lines
+/// are written otherwise.
+#[test]
+fn the_last_lines_are_written_before_a_worker_leaves() {
+    let backend = Backend::sqlite();
+    let log = backend.dir.join("access.log");
+    let mut server = backend
+        .canvas()
+        .workers(4)
+        .arg("--access-log")
+        .arg(&log)
+        .start();
+    let mut clients = server.one_client_per_worker();
+    for (_, client) in &mut clients {
+        client
+            .send_raw(b"GET /last HTTP/1.1\r\nHost: h\r\n")
+            .expect("sent");
+    }
+    server.wait_until_read(clients.iter().map(|(_, client)| client));
+    server.signal(Signal::SIGTERM);
+    // From then on each worker only waits for its one request.
+    wait_until(PATIENCE, "the listeners to be closed", || {
+        Client::connect(server.address()).is_err()
+    });
+    for (_, client) in &mut clients {
+        client.send_raw(b"\r\n").expect("sent");
+        client.receive(true).expect("an answer").expect(404);
+    }
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    let text = std::fs::read_to_string(&log).expect("the log");
+    assert_eq!(text.matches("\"GET /last HTTP/1.1\" 404 ").count(), 4);
 }
 
 #[test]
