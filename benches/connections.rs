@@ -121,7 +121,7 @@ fn idle(server: &Server, count: usize) -> Outcome<i64> {
     crowd.iter_mut().try_for_each(expect_200)?;
     say("all of them answered again", begun.elapsed(), count);
     drop(crowd);
-    server.left(before)
+    server.left(before, count)
 }
 
 fn busy(server: &Server, count: usize) -> Outcome<i64> {
@@ -177,7 +177,7 @@ fn busy(server: &Server, count: usize) -> Outcome<i64> {
     crowd.iter_mut().try_for_each(expect_200)?;
     say("all of them answered", begun.elapsed(), count);
     drop(crowd);
-    server.left(before)
+    server.left(before, count)
 }
 
 fn say(what: &str, time: Duration, count: usize) {
@@ -353,7 +353,7 @@ impl Server {
     }
 
     /// Waits until the worker has noticed that the clients have gone, and answers with what it keeps of their memory, in KiB.
-    fn left(&self, before: i64) -> Outcome<i64> {
+    fn left(&self, before: i64, count: usize) -> Outcome<i64> {
         let until = Instant::now() + PATIENCE;
         // Its own: files of the database, listeners, epolls.
         while self.descriptors()? > 100 {
@@ -365,6 +365,9 @@ impl Server {
         sleep(SETTLING);
         let left = self.pss()? - before;
         println!("  kept when they have gone: {left} KiB");
+        if left > count as i64 + SPARE {
+            return Err("more than 1 KiB a connection is not given back".to_owned());
+        }
         Ok(left)
     }
 

@@ -100,6 +100,11 @@ impl Watch {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Connections that have a coroutine now: all but those in the lobby.
+    pub fn on_coroutines(&self) -> usize {
+        lock(&self.table).len()
+    }
+
     /// From now on every response is its connection's last.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);

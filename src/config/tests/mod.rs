@@ -211,7 +211,7 @@ fn every_row_is_complete_and_unlike_the_others() {
             setting
                 .key
                 .bytes()
-                .all(|b| b.is_ascii_lowercase() || b == b'_'),
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
             "{}",
             setting.key
         );

@@ -1,0 +1,100 @@
+//! What happens at every tick, on the scheduler's thread: the heart beats, deadlines pass, who waits for room tries again,
+//! siblings without a worker are stood in for, and memory that a crowd has left goes back to the kernel.
+
+use std::sync::Arc;
+
+use super::accept::{Gate, Siblings};
+use super::lanes::Lanes;
+use crate::http::lobby::Lobby;
+use crate::http::service::Service;
+use crate::http::watch::Watch;
+use crate::scoreboard::{self, Row, Scoreboard};
+use crate::sys;
+
+/// A crowd: fewer connections than this leave nothing that is worth the walk through the heap.
+const CROWD: usize = 2048;
+
+/// Everything that has deadlines or waits for room.
+pub struct Clock<S> {
+    pub watch: Arc<Watch>,
+    pub lobby: Arc<Lobby>,
+    pub lanes: Arc<Lanes>,
+    pub gate: Arc<Gate>,
+    pub siblings: Siblings<S>,
+    pub scoreboard: Scoreboard,
+    /// The worker's row of it.
+    pub row: Row,
+    /// The numbers of the sockets that this worker accepts from.
+    pub attended: Vec<usize>,
+}
+
+impl<S: Service> Clock<S> {
+    /// Ticks for ever, each time that the gate wakes it. Runs on a coroutine.
+    pub fn run(&self) {
+        self.gate.set_clock(may::coroutine::current());
+        self.beat();
+        let mut tide = Tide::default();
+        loop {
+            may::coroutine::park();
+            self.siblings.tick(&self.gate, self.beat());
+            self.watch.tick();
+            self.lobby.tick();
+            self.lanes.expire();
+            self.gate.tick();
+            if tide.ebbs(self.watch.on_coroutines()) {
+                sys::trim_heap();
+            }
+        }
+    }
+
+    /// Says that this loop moves, and that somebody looks after its sockets; the moment.
+    fn beat(&self) -> u64 {
+        let now = scoreboard::moment();
+        self.row.beat(now);
+        if self.gate.is_open() {
+            for number in &self.attended {
+                self.scoreboard.attend(*number, now);
+            }
+        }
+        now
+    }
+}
+
+/// How many connections had a coroutine at most since the heap was last trimmed. What each of them had on the heap (4 KiB
+/// to read into, foremost) lies between what others still have, and the allocator keeps such pages for ever.
+#[derive(Debug, Default)]
+struct Tide {
+    high: usize,
+    last: usize,
+}
+
+impl Tide {
+    /// Whether a crowd has gone: most of what was there at the highest, and for now no more are leaving. Each goes once.
+    fn ebbs(&mut self, now: usize) -> bool {
+        let gone = self.high >= CROWD && now <= self.high / 4 && now >= self.last;
+        self.high = if gone { now } else { self.high.max(now) };
+        self.last = now;
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_goes_once_and_a_small_one_never() {
+        let mut tide = Tide::default();
+        let mut ebbs =
+            |counts: &[usize]| -> Vec<bool> { counts.iter().map(|now| tide.ebbs(*now)).collect() };
+        assert_eq!(ebbs(&[0, 2000, 0, 10]), [false; 4]);
+        // Still leaving, then gone; and nothing is left to go.
+        assert_eq!(ebbs(&[8000, 3000, 2000, 0]), [false; 4]);
+        assert_eq!(ebbs(&[0, 0, 100, 0, 0]), [true, false, false, false, false]);
+        // A quarter that stays is no crowd that has not gone.
+        assert_eq!(
+            ebbs(&[2048, 513, 513, 512, 512]),
+            [false, false, false, false, true]
+        );
+    }
+}
