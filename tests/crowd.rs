@@ -53,7 +53,7 @@ fn a_busy_crowd_that_has_gone_leaves_little() {
         .args(["--head-timeout", "5m"])
         .start();
     create(&server, 7, &[("img1", "a")]);
-    let worker = only_worker(&server);
+    let worker = server.only_worker();
     let before = pss(worker);
     let half = format!("GET {} HTTP/1.1\r\nHost: a\r\n", list_target(7));
     let mut crowd: Vec<Client> = Vec::with_capacity(CROWD);
