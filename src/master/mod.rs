@@ -110,7 +110,7 @@ struct Master {
     signals: Signals,
     children: HashMap<WorkerId, Child>,
     plan: Plan,
-    /// Slots whose workers keep dying, which has been said.
+    /// Slots whose workers don't get ready, which has been said.
     degraded: HashSet<usize>,
     started: Instant,
 }
@@ -378,7 +378,7 @@ impl Master {
             Action::Kill(worker) => self.kill(worker),
             Action::Degraded { slot } => {
                 log::error!(
-                    "master: slot {slot} is degraded: its workers keep dying, and the lines above say how; the others serve \
+                    "master: slot {slot} is degraded: its workers don't get ready, and the lines above say why; the others serve \
                      for it, and it is tried again ever more slowly, down to twice a minute"
                 );
                 self.degraded.insert(slot);

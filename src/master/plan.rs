@@ -17,7 +17,7 @@ const BACKOFF_MOST: Duration = Duration::from_secs(30);
 /// By how much a pause may be shorter or longer, so that slots which die together don't come back together: a part of it.
 const JITTER: u32 = 4;
 
-/// So many deaths in a row make a slot degraded: it is tried on, and no longer talked about.
+/// So many boots in a row that fail make a slot degraded: it is tried on, and no longer talked about.
 const DEGRADED_AFTER: u32 = 5;
 
 /// What part of the slots is replaced at a time.
@@ -81,7 +81,7 @@ pub enum Action {
     Abort(WorkerId),
     /// SIGKILL.
     Kill(WorkerId),
-    /// The slot's workers keep dying; it is tried again ever more slowly.
+    /// The slot's workers don't get ready; it is tried again ever more slowly.
     Degraded { slot: usize },
     /// A degraded slot serves again.
     Recovered { slot: usize },
@@ -131,6 +131,8 @@ struct Slot {
     retired: Vec<Worker>,
     /// Deaths in a row without a healthy life in between.
     deaths: u32,
+    /// Workers in a row that never got ready.
+    failed_boots: u32,
     /// When the next worker may be started; `None` is at once.
     retry_at: Option<Instant>,
 }
@@ -266,18 +268,14 @@ impl Plan {
             if let Some(worker) = slot.current.as_mut().filter(|worker| worker.id == id) {
                 if let State::Starting { .. } = worker.state {
                     worker.state = State::Ready { since: now };
-                    if slot.deaths >= DEGRADED_AFTER {
-                        actions.push(Action::Recovered { slot: index });
-                    }
+                    note_boot(slot, index, actions);
                 }
             } else if slot
                 .successor
                 .as_ref()
                 .is_some_and(|worker| worker.id == id)
             {
-                if slot.deaths >= DEGRADED_AFTER {
-                    actions.push(Action::Recovered { slot: index });
-                }
+                note_boot(slot, index, actions);
                 slot.deaths = 0;
                 slot.retry_at = None;
                 if let Some(old) = slot.current.take() {
@@ -335,15 +333,20 @@ impl Plan {
                     self.roll = None;
                     actions.push(Action::RejectReload);
                 } else {
-                    back_off(slot, index, salt, now, actions);
+                    note_failed_boot(slot, index, actions);
+                    back_off(slot, index, salt, now);
                 }
             } else if let Some(worker) = slot.current.take_if(|worker| worker.id == id) {
-                if let State::Ready { since } = worker.state
-                    && now.saturating_duration_since(since) >= HEALTHY_AFTER
-                {
-                    slot.deaths = 0;
+                match worker.state {
+                    State::Ready { since }
+                        if now.saturating_duration_since(since) >= HEALTHY_AFTER =>
+                    {
+                        slot.deaths = 0;
+                    }
+                    State::Starting { .. } => note_failed_boot(slot, index, actions),
+                    _ => {}
                 }
-                back_off(slot, index, salt, now, actions);
+                back_off(slot, index, salt, now);
             }
         }
         let deaths: u32 = self.slots.iter().map(|slot| slot.deaths).sum();
@@ -593,8 +596,21 @@ fn retire(slot: &mut Slot, mut worker: Worker, until: Instant, actions: &mut Vec
     slot.retired.push(worker);
 }
 
+fn note_boot(slot: &mut Slot, index: usize, actions: &mut Vec<Action>) {
+    if std::mem::take(&mut slot.failed_boots) >= DEGRADED_AFTER {
+        actions.push(Action::Recovered { slot: index });
+    }
+}
+
+fn note_failed_boot(slot: &mut Slot, index: usize, actions: &mut Vec<Action>) {
+    slot.failed_boots = slot.failed_boots.saturating_add(1);
+    if slot.failed_boots == DEGRADED_AFTER {
+        actions.push(Action::Degraded { slot: index });
+    }
+}
+
 /// The first death is answered at once; the ones that follow wait twice as long each time, more or less.
-fn back_off(slot: &mut Slot, index: usize, salt: u64, now: Instant, actions: &mut Vec<Action>) {
+fn back_off(slot: &mut Slot, index: usize, salt: u64, now: Instant) {
     let pause = match slot.deaths {
         0 => None,
         deaths => Some(
@@ -604,9 +620,6 @@ fn back_off(slot: &mut Slot, index: usize, salt: u64, now: Instant, actions: &mu
         ),
     };
     slot.deaths = slot.deaths.saturating_add(1);
-    if slot.deaths == DEGRADED_AFTER {
-        actions.push(Action::Degraded { slot: index });
-    }
     slot.retry_at = pause.map(|pause| {
         // Any spread will do, and one made of what the plan knows keeps it pure.
         let spread = (salt ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
