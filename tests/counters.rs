@@ -159,3 +159,30 @@ fn connections_beyond_the_limit_are_counted_as_turned_away() {
     assert!(told["turned_away"] >= 3, "{told:?}");
     assert_eq!(told.get("answers_2xx"), Some(&3), "{told:?}");
 }
+
+#[test]
+fn a_connection_without_its_proxy_header_is_counted() {
+    let backend = Backend::sqlite();
+    let server = backend
+        .canvas()
+        .workers(1)
+        .args(["--listen", "proxy+127.0.0.1:0", "--allow-anonymous-writes"])
+        .launch();
+    let line = server.wait_for_line("ready: ");
+    let (_, port) = line
+        .split_once("proxy+http://127.0.0.1:")
+        .expect("an address");
+    let port: u16 = port
+        .split(|byte: char| !byte.is_ascii_digit())
+        .next()
+        .and_then(|port| port.parse().ok())
+        .expect("a port");
+    let mut client = Client::connect(([127, 0, 0, 1], port).into()).expect("a connection");
+    client
+        .send_raw(&Request::new("GET", "/healthz").bytes())
+        .expect("a connection");
+    assert!(client.is_closed());
+    let told = told_at_the_end(server);
+    assert_eq!(told.get("unintroduced"), Some(&1), "{told:?}");
+    assert!(!told.contains_key("requests"), "{told:?}");
+}

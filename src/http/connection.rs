@@ -196,6 +196,7 @@ impl<'d, S: Service> Connection<'d, S> {
                 Ok(Some(header)) => break header,
                 Ok(None) => {}
                 Err(proxy::Malformed) => {
+                    self.count(Counter::Unintroduced);
                     // Not answered: whoever this is does not speak the protocol of this listener.
                     log::debug!("http: a connection without a PROXY header is closed");
                     return Err(Broken::Gone);

@@ -25,6 +25,8 @@ pub enum Counter {
     IdleTimeouts,
     /// Requests whose handling panicked.
     Panics,
+    /// Connections closed for want of a PROXY header on a listener that declares it.
+    Unintroduced,
     /// Answers that the worker's own cache had, and had not.
     L1Hits,
     L1Misses,
@@ -69,7 +71,7 @@ pub const REFUSALS: [&str; 32] = [
 ];
 
 /// The counters without a number of their own, in the order of their places.
-const PLAIN: [(Counter, &str); 15] = [
+const PLAIN: [(Counter, &str); 16] = [
     (Counter::Connections, "connections"),
     (Counter::TurnedAway, "turned_away"),
     (Counter::AcceptPauses, "accept_pauses"),
@@ -83,6 +85,7 @@ const PLAIN: [(Counter, &str); 15] = [
     (Counter::WriteTimeouts, "write_timeouts"),
     (Counter::IdleTimeouts, "idle_timeouts"),
     (Counter::Panics, "panics"),
+    (Counter::Unintroduced, "unintroduced"),
     (Counter::L1Hits, "l1_hits"),
     (Counter::L1Misses, "l1_misses"),
 ];
@@ -132,8 +135,9 @@ impl Counter {
             Counter::WriteTimeouts => 10,
             Counter::IdleTimeouts => 11,
             Counter::Panics => 12,
-            Counter::L1Hits => 13,
-            Counter::L1Misses => 14,
+            Counter::Unintroduced => 13,
+            Counter::L1Hits => 14,
+            Counter::L1Misses => 15,
             Counter::Refused(at) => PLAIN.len() + at as usize,
         }
     }
