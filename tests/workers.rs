@@ -2,9 +2,10 @@
 
 use nix::sys::signal::Signal;
 
-use crate::support::http::Request;
+use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
-use crate::support::process::{alive, signal};
+use crate::support::process::{alive, signal, stat};
+use crate::support::sockets::{server_ends, socket_inodes};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
 /// More connections than ever reach the queue of one of two workers alone.
@@ -34,6 +35,10 @@ fn while_a_worker_hangs_its_siblings_take_from_its_queue() {
         .start();
     let stopped = *server.workers().first().expect("a worker");
     signal(stopped, Signal::SIGSTOP);
+    // A thread of it has to be given a CPU before it stops the others.
+    wait_until(PATIENCE, "the worker to be stopped", || {
+        stat(stopped).is_some_and(|stat| stat.state == 'T')
+    });
     assert_all_are_answered(&server);
     assert!(alive(stopped), "nobody may have ended it yet");
     signal(stopped, Signal::SIGCONT);
@@ -160,4 +165,56 @@ fn a_worker_that_has_grown_too_large_is_relieved() {
         server.workers().is_disjoint(&first)
     });
     server.get("/healthz").expect(200);
+}
+
+/// How many of these connections each worker holds.
+fn shares(server: &Server, clients: &[Client]) -> Vec<usize> {
+    let ends = server_ends(server.address());
+    let of = |worker: &i32| {
+        let held = socket_inodes(*worker);
+        let is_held = |client: &&Client| {
+            let end = ends.get(&client.local_address().port());
+            end.is_some_and(|end| held.contains(&end.inode))
+        };
+        clients.iter().filter(is_held).count()
+    };
+    server.workers().iter().map(of).collect()
+}
+
+#[test]
+fn few_long_connections_are_spread_evenly() {
+    const CONNECTIONS: usize = 64;
+    const WORKERS: usize = 4;
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend.serve(WORKERS);
+    for at_once in [true, false, true, false] {
+        let mut clients: Vec<Client> = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = server.connect();
+            if !at_once {
+                client.get("/healthz").expect("an answer").expect(200);
+            }
+            clients.push(client);
+        }
+        for client in &mut clients {
+            client.get("/healthz").expect("an answer").expect(200);
+        }
+        let shares = shares(&server, &clients);
+        assert_eq!(shares.iter().sum::<usize>(), CONNECTIONS);
+        let busiest = *shares.iter().max().expect("some workers");
+        assert!(
+            4 * busiest * WORKERS <= 5 * CONNECTIONS,
+            "more than a quarter above the mean: {shares:?}"
+        );
+        let ports: Vec<u16> = clients
+            .iter()
+            .map(|client| client.local_address().port())
+            .collect();
+        drop(clients);
+        wait_until(PATIENCE, "the clients to be gone", || {
+            let ends = server_ends(server.address());
+            ports.iter().all(|port| !ends.contains_key(port))
+        });
+    }
 }

@@ -9,6 +9,7 @@ use may::io::WaitIoWaker;
 use slab::Slab;
 
 use super::response::DATE_LENGTH;
+use crate::scoreboard::Row;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -22,6 +23,8 @@ pub struct Watch {
     date: Mutex<[u8; DATE_LENGTH]>,
     table: Mutex<Slab<Arc<Watched>>>,
     open: AtomicUsize,
+    /// Where siblings see how many are open.
+    gauge: Option<Row>,
     draining: AtomicBool,
     evicting: AtomicBool,
 }
@@ -46,17 +49,7 @@ pub struct Registration<'w> {
 
 impl Default for Watch {
     fn default() -> Self {
-        let watch = Watch {
-            start: Instant::now(),
-            now: AtomicU64::new(0),
-            date: Mutex::new([b' '; DATE_LENGTH]),
-            table: Mutex::new(Slab::new()),
-            open: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
-            evicting: AtomicBool::new(false),
-        };
-        watch.tick();
-        watch
+        Watch::new(None)
     }
 }
 
@@ -66,6 +59,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watch {
+    /// A watch that shows in `gauge`, if there is one, how many connections are open.
+    pub fn new(gauge: Option<Row>) -> Self {
+        let watch = Watch {
+            start: Instant::now(),
+            now: AtomicU64::new(0),
+            date: Mutex::new([b' '; DATE_LENGTH]),
+            table: Mutex::new(Slab::new()),
+            open: AtomicUsize::new(0),
+            gauge,
+            draining: AtomicBool::new(false),
+            evicting: AtomicBool::new(false),
+        };
+        watch.show();
+        watch.tick();
+        watch
+    }
+
+    fn show(&self) {
+        if let Some(row) = &self.gauge {
+            row.set_open(self.open() as u64);
+        }
+    }
+
     /// Advances the clock and wakes every connection whose deadline has passed.
     pub fn tick(&self) {
         let now = self.start.elapsed().as_millis() as u64;
@@ -126,11 +142,13 @@ impl Watch {
     /// Counts a connection that is open but not in the table: one in the lobby.
     pub fn enter(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
+        self.show();
     }
 
     /// Counts it out again.
     pub fn leave(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+        self.show();
     }
 
     /// Enters a connection.

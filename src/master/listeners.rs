@@ -8,7 +8,9 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Listen;
@@ -23,6 +25,8 @@ pub enum ListenError {
     InUse(SocketAddr),
     /// The kernel's word.
     Failed(SocketAddr, io::Error),
+    /// No descriptor is left for what workers ring each other with.
+    Bell(io::Error),
 }
 
 impl fmt::Display for ListenError {
@@ -33,6 +37,7 @@ impl fmt::Display for ListenError {
                 "another process listens on {address} already; stop it (`ss -ltnp` names it) or choose another --listen"
             ),
             ListenError::Failed(address, error) => write!(f, "can't listen on {address}: {error}"),
+            ListenError::Bell(error) => write!(f, "can't connect the workers: {error}"),
         }
     }
 }
@@ -53,6 +58,8 @@ struct Group {
 #[derive(Debug, Default)]
 pub struct Listeners {
     groups: Vec<Group>,
+    /// One a slot, by which workers ask each other to take connections off them.
+    bells: Vec<OwnedFd>,
 }
 
 impl Listeners {
@@ -62,6 +69,12 @@ impl Listeners {
     /// # Errors
     /// An address is taken, not ours to bind, or descriptors have run out.
     pub fn extend(&mut self, wanted: &[Listen], slots: usize) -> Result<(), ListenError> {
+        for _ in self.bells.len()..slots {
+            let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+            let bell =
+                EventFd::from_flags(flags).map_err(|error| ListenError::Bell(error.into()))?;
+            self.bells.push(bell.into());
+        }
         let mut fresh = Vec::new();
         for listen in wanted {
             if !self.groups.iter().any(|group| group.serves(listen)) {
@@ -99,6 +112,11 @@ impl Listeners {
             }
         }
         sockets
+    }
+
+    /// The bells of so many slots.
+    pub fn bells(&self, slots: usize) -> &[OwnedFd] {
+        &self.bells[..slots.min(self.bells.len())]
     }
 
     /// Where the server can be reached.

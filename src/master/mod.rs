@@ -11,7 +11,7 @@ mod spawn;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -599,6 +599,7 @@ fn start_worker(
 ) -> io::Result<Child> {
     let (ours, theirs) = Channel::pair()?;
     let sockets = listeners.of(&config.listen);
+    let bells = listeners.bells(config.workers.count());
     let pid = spawn::fork_child(|| {
         let inherited: io::Result<Vec<Inherited>> = sockets
             .iter()
@@ -610,16 +611,23 @@ fn start_worker(
                 })
             })
             .collect();
-        let assigned = inherited.and_then(|listeners| {
+        let inherited = inherited.and_then(|listeners| {
+            let bells: io::Result<Vec<OwnedFd>> =
+                bells.iter().map(|bell| bell.try_clone()).collect();
+            Ok((listeners, bells?))
+        });
+        let assigned = inherited.and_then(|(listeners, bells)| {
             let keep = listeners
                 .iter()
                 .map(|listener| listener.socket.as_raw_fd())
+                .chain(bells.iter().map(|bell| bell.as_raw_fd()))
                 .chain([theirs.as_fd().as_raw_fd()]);
             sys::close_inherited(&keep.collect::<Vec<_>>())?;
             Ok(Assignment {
                 slot,
                 config,
                 listeners,
+                bells,
                 channel: theirs,
                 scoreboard,
                 row: scoreboard.row(row),

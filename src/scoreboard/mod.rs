@@ -26,6 +26,9 @@ const HEADER: usize = 512;
 /// The most listening sockets of one address: one a slot.
 const SOCKETS: usize = 1024;
 
+/// The most slots.
+const SLOTS: usize = 1024;
+
 /// The single words of the table, by place.
 #[derive(Debug, Clone, Copy)]
 enum Word {
@@ -52,7 +55,7 @@ impl Scoreboard {
         let board = Scoreboard {
             words: sys::shared_words(
                 "canvas-cluster-scoreboard",
-                HEADER + ENTRIES + SOCKETS + ROWS * row::WORDS,
+                HEADER + ENTRIES + SOCKETS + SLOTS + ROWS * row::WORDS,
             )?,
         };
         let identity = RandomState::new().hash_one(std::process::id());
@@ -74,8 +77,9 @@ impl Scoreboard {
 
     /// A row; `index` is below [`ROWS`].
     pub fn row(&self, index: usize) -> Row {
-        let start = HEADER + ENTRIES + SOCKETS + index * row::WORDS;
+        let start = HEADER + ENTRIES + SOCKETS + SLOTS + index * row::WORDS;
         Row {
+            index,
             words: &self.words[start..start + row::WORDS],
             generations: self.generations(),
         }
@@ -93,6 +97,22 @@ impl Scoreboard {
     /// When somebody last accepted from them.
     pub fn last_attended(&self, number: usize) -> u64 {
         self.socket(number).load(Ordering::Relaxed)
+    }
+
+    fn slot(&self, slot: usize) -> &AtomicU64 {
+        &self.words[HEADER + ENTRIES + SOCKETS + slot % SLOTS]
+    }
+
+    /// Says that the worker of this row accepts for the slot from now on.
+    pub fn occupy(&self, slot: usize, row: Row) {
+        self.slot(slot)
+            .store(row.index as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// The row of the worker that last said so; it may have left or died since.
+    pub fn worker_of(&self, slot: usize) -> Option<Row> {
+        let index = self.slot(slot).load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.row(index as usize % ROWS))
     }
 
     /// How often something happened on all workers that ever were. Never goes back.

@@ -14,6 +14,9 @@ const INTENTS: usize = 64;
 /// Where the moment of the last heartbeat is.
 const BEAT: usize = INTENTS + LANES;
 
+/// Where the number of open connections is.
+const CONNECTIONS: usize = BEAT + 1;
+
 /// The words of a row, whole cache lines.
 pub(super) const WORDS: usize = INTENTS + LANES + 8;
 
@@ -26,6 +29,8 @@ const EVERYTHING: u64 = 1 << 33;
 /// The row of one living worker process. Rows are used again and never cleared: their sums only grow.
 #[derive(Clone, Copy)]
 pub struct Row {
+    /// Which row it is.
+    pub(super) index: usize,
     pub(super) words: &'static [AtomicU64],
     pub(super) generations: Generations,
 }
@@ -45,6 +50,16 @@ impl Row {
     /// When the worker's loop last moved.
     pub fn last_beat(&self) -> u64 {
         self.words[BEAT].load(Ordering::Relaxed)
+    }
+
+    /// Says how many connections the worker has open.
+    pub fn set_open(&self, connections: u64) {
+        self.words[CONNECTIONS].store(connections, Ordering::Relaxed);
+    }
+
+    /// How many connections the worker has open.
+    pub fn open(&self) -> u64 {
+        self.words[CONNECTIONS].load(Ordering::Relaxed)
     }
 
     /// How often something happened in the workers that had this row.

@@ -11,6 +11,7 @@ use may::coroutine::{self, Coroutine};
 use may::io::{CoIo, WaitIo, WaitIoWaker};
 
 use super::Inherited;
+use super::balance::Balance;
 use crate::http::connection::{self, Arrival, Door};
 use crate::http::service::Service;
 use crate::scoreboard::Scoreboard;
@@ -49,6 +50,8 @@ pub struct Gate {
     wakers: Mutex<Vec<WaitIoWaker>>,
     /// Acceptors that wait for room, until the next tick.
     paused: Mutex<Vec<Coroutine>>,
+    /// Acceptors that leave what waits to a sibling, until the next tick or the next connection.
+    deferring: Mutex<Vec<WaitIoWaker>>,
     /// When a shortage was last told.
     told: Mutex<Option<Instant>>,
     clock: OnceLock<Coroutine>,
@@ -66,6 +69,7 @@ impl Gate {
             accepting: AtomicUsize::new(0),
             wakers: Mutex::default(),
             paused: Mutex::default(),
+            deferring: Mutex::default(),
             told: Mutex::default(),
             clock: OnceLock::new(),
         }
@@ -103,6 +107,10 @@ impl Gate {
         for coroutine in mem::take(&mut *lock(&self.paused)) {
             coroutine.unpark();
         }
+        // A sibling that was rung may have died since: then what waits is ours after all.
+        for waker in mem::take(&mut *lock(&self.deferring)) {
+            waker.wakeup();
+        }
         if self.closing.load(Ordering::Relaxed) != 0 {
             for waker in mem::take(&mut *lock(&self.wakers)) {
                 waker.wakeup();
@@ -135,6 +143,7 @@ impl Gate {
 /// Accepts from one listener until the gate closes. Reports once, when connections will be taken from now on.
 pub fn run<S: Service>(
     listener: &Inherited,
+    balance: &Balance,
     gate: &Gate,
     door: &Arc<Door<S>>,
     started: &mpsc::Sender<io::Result<()>>,
@@ -148,7 +157,7 @@ pub fn run<S: Service>(
             lock(&gate.wakers).push(readiness.waker());
             // The receiver lives until all have reported.
             let _ = started.send(Ok(()));
-            accept_all(listener, &readiness, gate, door);
+            accept_all(listener, &readiness, balance, gate, door);
         }
         Err(error) => drop(started.send(Err(error.into()))),
     }
@@ -205,6 +214,7 @@ impl<S: Service> Drop for Boarding<S> {
 fn accept_all<S: Service>(
     listener: &Inherited,
     readiness: &impl WaitIo,
+    balance: &Balance,
     gate: &Gate,
     door: &Arc<Door<S>>,
 ) {
@@ -213,6 +223,12 @@ fn accept_all<S: Service>(
         if streak == TURN {
             door.turnstile.pass();
             streak = 0;
+        }
+        if gate.is_open() && balance.defers() {
+            lock(&gate.deferring).push(readiness.waker());
+            readiness.wait_io();
+            streak = 0;
+            continue;
         }
         match accept_one(listener, gate, door) {
             Accepted::One => streak += 1,
@@ -274,19 +290,27 @@ fn accept_one<S: Service>(listener: &Inherited, gate: &Gate, door: &Arc<Door<S>>
     }
 }
 
-/// The listeners of other slots. While one of them has no worker, or one that hangs, whoever notices takes from its
+/// The listeners of other slots, for those that have too much to do and those that do nothing. While one of them has no worker, or one that hangs, whoever notices takes from its
 /// queue, so that nobody waits there for a boot, a back-off or a hang time-out.
 pub struct Siblings<S> {
     /// Until the worker leaves.
     listeners: Mutex<Vec<Inherited>>,
+    slots: usize,
     scoreboard: Scoreboard,
     door: Arc<Door<S>>,
 }
 
 impl<S: Service> Siblings<S> {
-    pub fn new(listeners: Vec<Inherited>, scoreboard: Scoreboard, door: Arc<Door<S>>) -> Self {
+    /// `slots` is how many slots there are, this worker's included.
+    pub fn new(
+        listeners: Vec<Inherited>,
+        slots: usize,
+        scoreboard: Scoreboard,
+        door: Arc<Door<S>>,
+    ) -> Self {
         Siblings {
             listeners: Mutex::new(listeners),
+            slots,
             scoreboard,
             door,
         }
@@ -296,17 +320,36 @@ impl<S: Service> Siblings<S> {
     pub fn tick(&self, gate: &Gate, now: u64) {
         let mut listeners = lock(&self.listeners);
         for listener in listeners.iter() {
-            let unattended =
-                now.saturating_sub(self.scoreboard.last_attended(listener.number)) > UNATTENDED;
-            // The rest is the next tick's: this one has more to do.
-            let mut room = if unattended { TURN } else { 0 };
-            while room > 0 && matches!(accept_one(listener, gate, &self.door), Accepted::One) {
-                room -= 1;
+            let last = self.scoreboard.last_attended(listener.number);
+            if now.saturating_sub(last) > UNATTENDED {
+                self.take(listener, gate, || true);
             }
         }
         // Held on to, they would stay open after all who serve them have left.
-        if gate.closing.load(Ordering::Relaxed) != 0 {
+        if !gate.is_open() {
             listeners.clear();
+        }
+    }
+
+    /// Accepts what waits with siblings that have more connections than this worker: one of them has rung.
+    pub fn relieve(&self, gate: &Gate) {
+        if !gate.is_open() {
+            return;
+        }
+        for listener in lock(&self.listeners).iter() {
+            if let Some(theirs) = self.scoreboard.worker_of(listener.number % self.slots) {
+                let own = &self.door.tally;
+                self.take(listener, gate, || own.open() + 1 < theirs.open());
+            }
+        }
+    }
+
+    /// Takes from a queue while `more` says so. What is left after a turn is the next tick's, which has more to do now.
+    fn take(&self, listener: &Inherited, gate: &Gate, more: impl Fn() -> bool) {
+        for _ in 0..TURN {
+            if !more() || !matches!(accept_one(listener, gate, &self.door), Accepted::One) {
+                return;
+            }
         }
     }
 }

@@ -20,10 +20,11 @@ pub struct Clock<S> {
     pub lobby: Arc<Lobby>,
     pub lanes: Arc<Lanes>,
     pub gate: Arc<Gate>,
-    pub siblings: Siblings<S>,
+    pub siblings: Arc<Siblings<S>>,
     pub scoreboard: Scoreboard,
     /// The worker's row of it.
     pub row: Row,
+    pub slot: usize,
     /// The numbers of the sockets that this worker accepts from.
     pub attended: Vec<usize>,
 }
@@ -52,6 +53,7 @@ impl<S: Service> Clock<S> {
         let now = scoreboard::moment();
         self.row.beat(now);
         if self.gate.is_open() {
+            self.scoreboard.occupy(self.slot, self.row);
             for number in &self.attended {
                 self.scoreboard.attend(*number, now);
             }

@@ -3,6 +3,7 @@
 //! leaves when it is told to and everything in flight is done.
 
 mod accept;
+mod balance;
 mod clock;
 pub mod control;
 mod lanes;
@@ -13,7 +14,7 @@ mod scribe;
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use self::accept::{Gate, Siblings};
+use self::balance::Balance;
 use self::clock::Clock;
 use self::control::{Channel, Heard, Order, Report};
 use self::lanes::{Backing, Lanes};
@@ -81,6 +83,8 @@ pub struct Assignment<'a> {
     pub config: &'a Config,
     /// The listeners of all slots.
     pub listeners: Vec<Inherited>,
+    /// The bells of all slots, each an eventfd(2).
+    pub bells: Vec<OwnedFd>,
     pub channel: Channel,
     pub scoreboard: Scoreboard,
     /// The worker's own row of it.
@@ -152,6 +156,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         slot,
         config,
         listeners,
+        bells,
         channel,
         scoreboard,
         row,
@@ -162,7 +167,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     }
     let signals = finish_signals().map_err(failed("can't listen for signals"))?;
 
-    let watch = Arc::new(Watch::default());
+    let watch = Arc::new(Watch::new(Some(row)));
     let redis = open_redis(config, scoreboard)?;
     let trust = Arc::new(match &redis {
         Some(_) => Trust::not_yet(),
@@ -221,12 +226,22 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let (own, others): (Vec<_>, Vec<_>) = listeners
         .into_iter()
         .partition(|listener| listener.number % slots == slot);
+    let siblings = Arc::new(Siblings::new(others, slots, scoreboard, door.clone()));
+    let balance = Arc::new(Balance::new(scoreboard, row, slot, bells));
+    let (bell, rung, gated) = (balance.clone(), siblings.clone(), gate.clone());
+    start_vital(move || {
+        if let Err(error) = bell.attend(|| rung.relieve(&gated)) {
+            log::error!("worker: can't hear its siblings' bells, so connections may be spread unevenly: {error}");
+        }
+    })
+    .map_err(failed("can't attend its bell"))?;
     let (accepting, accepts) = mpsc::channel();
     let sockets = own.len();
     let attended = own.iter().map(|listener| listener.number).collect();
     for listener in own {
         let (gate, door, accepting) = (gate.clone(), door.clone(), accepting.clone());
-        start_vital(move || accept::run(&listener, &gate, &door, &accepting))
+        let balance = balance.clone();
+        start_vital(move || accept::run(&listener, &balance, &gate, &door, &accepting))
             .map_err(failed("can't start accepting"))?;
     }
     let clock = Clock {
@@ -234,7 +249,8 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lobby,
         lanes,
         gate: gate.clone(),
-        siblings: Siblings::new(others, scoreboard, door),
+        siblings,
+        slot,
         scoreboard,
         attended,
         row,

@@ -34,12 +34,14 @@ pub struct WorkerNeeds {
 pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     let connections = (config.limits.max_connections + TURNED_AWAY) as u64;
     let lanes = config.lanes as u64;
+    // A bell for each.
+    let workers = config.workers.count() as u64;
     // Each listener has a coroutine too.
     let other_mappings =
         OTHER_MAPPINGS + lanes * MAPPINGS_A_LANE + listeners * MAPPINGS_A_CONNECTION;
     WorkerNeeds {
         connections,
-        other_descriptors: OTHER_DESCRIPTORS + lanes * DESCRIPTORS_A_LANE + listeners,
+        other_descriptors: OTHER_DESCRIPTORS + lanes * DESCRIPTORS_A_LANE + listeners + workers,
         mappings: connections * MAPPINGS_A_CONNECTION + other_mappings,
         other_mappings,
     }

@@ -1,0 +1,117 @@
+//! Shares of connections. The kernel spreads connections over sockets by a hash, which is uneven for the few long ones of a
+//! load balancer. A worker well above its fair share leaves what waits in its queue to the sibling with the fewest, and
+//! rings that one's bell.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use may::io::{CoIo, WaitIo};
+use nix::errno::Errno;
+
+use crate::scoreboard::{self, Row, Scoreboard};
+
+/// By how many connections a worker may exceed the mean, at least; a part of the mean is allowed beside it.
+const SLACK: u64 = 2;
+const SLACK_PART: u64 = 8;
+
+/// A sibling whose heart has not beaten for so many milliseconds does not count, and is not asked.
+const ABSENT: u64 = 500;
+
+/// This worker among its siblings.
+pub struct Balance {
+    scoreboard: Scoreboard,
+    row: Row,
+    slot: usize,
+    /// One eventfd(2) a slot, shared by all workers: who wants a slot's worker to look around rings it.
+    bells: Vec<OwnedFd>,
+}
+
+impl Balance {
+    pub fn new(scoreboard: Scoreboard, row: Row, slot: usize, bells: Vec<OwnedFd>) -> Self {
+        Balance {
+            scoreboard,
+            row,
+            slot,
+            bells,
+        }
+    }
+
+    /// Whether this worker should take no more for now. If so, the sibling with the fewest connections has been told.
+    pub fn defers(&self) -> bool {
+        let own = self.row.open();
+        if own < SLACK {
+            return false;
+        }
+        let now = scoreboard::moment();
+        let others: Vec<(usize, u64)> = (0..self.bells.len())
+            .filter(|slot| *slot != self.slot)
+            .filter_map(|slot| Some((slot, self.scoreboard.worker_of(slot)?)))
+            .filter(|(_, row)| now.saturating_sub(row.last_beat()) < ABSENT)
+            .map(|(slot, row)| (slot, row.open()))
+            .collect();
+        let Some(least) = least_loaded(own, &others) else {
+            return false;
+        };
+        match nix::unistd::write(&self.bells[least], &1_u64.to_ne_bytes()) {
+            // Full is rung already.
+            Ok(_) | Err(Errno::EAGAIN) => true,
+            Err(error) => {
+                log::debug!("worker: slot {least} can't be rung: {error}");
+                false
+            }
+        }
+    }
+
+    /// Calls `look` whenever somebody rings, for ever. Runs on a coroutine.
+    ///
+    /// # Errors
+    /// The bell can't be waited for.
+    pub fn attend(&self, look: impl Fn()) -> io::Result<()> {
+        let bell = &self.bells[self.slot];
+        let ringing = CoIo::new(bell.as_fd()).map_err(io::Error::from)?;
+        loop {
+            ringing.wait_io();
+            // Edges tell of each ring; reading keeps the count from running full. Another worker of the slot may have.
+            let _ = nix::unistd::read(bell, &mut [0; 8]);
+            look();
+        }
+    }
+}
+
+/// Who should take a connection instead of a worker that has `own`: the one with the fewest, if `own` is well above the
+/// mean. `others` are slots and what they have.
+fn least_loaded(own: u64, others: &[(usize, u64)]) -> Option<usize> {
+    let (least, fewest) = others.iter().copied().min_by_key(|(_, open)| *open)?;
+    let sum: u64 = own + others.iter().map(|(_, open)| open).sum::<u64>();
+    let mean = sum / (others.len() as u64 + 1);
+    let allowed = mean + SLACK.max(mean / SLACK_PART);
+    (own >= allowed && fewest < own).then_some(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_well_above_the_mean_defers_and_to_who_has_fewest() {
+        assert_eq!(least_loaded(100, &[]), None, "nobody is there");
+        assert_eq!(least_loaded(16, &[(1, 16), (2, 16)]), None);
+        assert_eq!(least_loaded(2, &[(1, 0)]), None, "a few are no load");
+        assert_eq!(least_loaded(3, &[(1, 0)]), Some(1));
+        assert_eq!(least_loaded(17, &[(1, 16), (2, 15), (3, 16)]), None);
+        assert_eq!(least_loaded(18, &[(1, 16), (2, 14), (3, 16)]), Some(2));
+        assert_eq!(least_loaded(1050, &[(1, 1000), (2, 950)]), None);
+        assert_eq!(least_loaded(1130, &[(1, 1000), (2, 870)]), Some(2));
+    }
+
+    /// However connections arrive, the busiest of four ends at most a quarter above the mean.
+    #[test]
+    fn sixty_four_connections_end_evenly_even_if_all_come_to_one() {
+        let mut open = [0_u64; 4];
+        for _ in 0..64 {
+            let others: Vec<(usize, u64)> = (1..4).map(|slot| (slot, open[slot])).collect();
+            open[least_loaded(open[0], &others).unwrap_or(0)] += 1;
+        }
+        assert!(open.iter().all(|count| *count <= 20), "{open:?}");
+    }
+}
