@@ -9,14 +9,11 @@ pub const DATE_LENGTH: usize = 29;
 
 const VERSION: &[u8] = b"HTTP/1.1 ";
 
-/// The end of the status line, and the first field.
-const DATE: &[u8] = b"\r\nDate: ";
-
-/// The end of that, and the fields that are always the same.
+/// The end of the status line, and the fields that every response begins with, up to the date.
 const SERVER: &str = concat!(
     "\r\nServer: canvas-cluster/",
     env!("CARGO_PKG_VERSION"),
-    "\r\nX-Content-Type-Options: nosniff\r\n"
+    "\r\nX-Content-Type-Options: nosniff\r\nDate: "
 );
 
 /// A response before framing: the connection adds `Date`, `Server`, `Content-Length` and `Connection`.
@@ -156,9 +153,9 @@ impl Response {
         out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
         out.push(b' ');
         out.extend_from_slice(reason(self.status).as_bytes());
-        out.extend_from_slice(DATE);
-        out.extend_from_slice(date);
         out.extend_from_slice(SERVER.as_bytes());
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\n");
         let length = match &self.content {
             Content::Plain(content_type, body) => {
                 field(out, "Content-Type", content_type);
@@ -188,7 +185,7 @@ impl From<LaidOut> for Response {
 
 /// Where the date begins in the head of a response with this status.
 fn date_at(status: u16) -> usize {
-    VERSION.len() + "200 ".len() + reason(status).len() + DATE.len()
+    VERSION.len() + "200 ".len() + reason(status).len() + SERVER.len()
 }
 
 fn fields(out: &mut Vec<u8>, headers: &[(&'static str, Cow<'static, str>)]) {

@@ -3,11 +3,12 @@
 use std::process::Command;
 use std::time::Duration;
 
+use canvas_cluster::scoreboard::counters::Counter;
 use canvas_cluster::worker::EXIT_FAILED;
 use canvas_cluster::worker::panics::{log_panics, start_vital};
 use log::LevelFilter;
 
-use crate::support::{LOG, Raw, SLOT, expected};
+use crate::support::{LOG, Raw, SLOT, board, expected};
 
 #[test]
 fn a_panic_is_answered_500_logged_and_closes_only_its_connection() {
@@ -17,6 +18,7 @@ fn a_panic_is_answered_500_logged_and_closes_only_its_connection() {
         bystander.response(),
         expected("200 OK", "GET /before []", false)
     );
+    let counted = board().total(Counter::Panics);
     // A message that is written out, one that is put together, and none.
     let cases = [
         ("/panic/admit", "on purpose, in admit"),
@@ -47,6 +49,8 @@ fn a_panic_is_answered_500_logged_and_closes_only_its_connection() {
         bystander.response(),
         expected("200 OK", "GET /after []", false)
     );
+    // Nothing else panics in this process.
+    assert_eq!(board().total(Counter::Panics), counted + 3);
 }
 
 /// This test calls itself: the process that ends must not be the one that looks on.

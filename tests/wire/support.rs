@@ -165,6 +165,12 @@ pub fn door() -> (SocketAddr, Arc<Watch>) {
     (address, watch)
 }
 
+/// Where the door counts.
+pub fn board() -> Scoreboard {
+    static BOARD: OnceLock<Scoreboard> = OnceLock::new();
+    *BOARD.get_or_init(|| Scoreboard::new().expect("shared memory"))
+}
+
 /// Where the same door listens for connections that begin with a PROXY header.
 pub fn proxied_door() -> SocketAddr {
     doors().1
@@ -198,7 +204,7 @@ fn start() -> (SocketAddr, SocketAddr, Arc<Watch>) {
         .set_stack_size(16 * 1024)
         .set_worker_pin(false);
     let watch = Arc::new(Watch::default());
-    let tally = Scoreboard::new().expect("shared memory").row(0);
+    let tally = board().row(0);
     let lobby = Arc::new(Lobby::new(watch.clone(), tally).expect("a lobby"));
     let turnstile = Arc::new(Turnstile::new().expect("a turnstile"));
     let door = Arc::new(Door {
