@@ -377,6 +377,36 @@ fn a_reload_opens_the_file_again() {
     assert_eq!(mode & 0o137, 0, "{mode:o}: it holds addresses of people");
 }
 
+/// As logrotate does: moved away first, signalled then.
+#[test]
+fn usr1_opens_the_file_again_and_changes_no_worker() {
+    let backend = Backend::sqlite();
+    let log = backend.dir.join("access.log");
+    let moved = backend.dir.join("access.log.1");
+    let server = backend
+        .canvas()
+        .workers(2)
+        .arg("--access-log")
+        .arg(&log)
+        .start();
+    let workers = server.workers();
+    server.get("/healthz").expect(200);
+    lines(&log, 1);
+    std::fs::rename(&log, &moved).expect("our own file");
+    server.signal(Signal::SIGUSR1);
+    // Both workers open it when they hear of it, which is before their next lines.
+    wait_until(PATIENCE, "a new file", || log.exists());
+    let asked = ask_from_many(&server, 5);
+    wait_until(PATIENCE, "the lines in both files", || {
+        let count = |path: &Path| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.lines().count()
+        };
+        count(&log) > 0 && count(&log) + count(&moved) == asked + 1
+    });
+    assert_eq!(server.workers(), workers);
+}
+
 #[test]
 fn a_full_disk_costs_lines_and_nothing_else() {
     let backend = Backend::sqlite();

@@ -31,7 +31,8 @@ use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
 use crate::worker::{
-    self, Assignment, Inherited, control::Channel, control::Heard, control::Order, control::Report,
+    self, Assignment, Inherited, control::Channel, control::Heard, control::Leave, control::Order,
+    control::Report,
 };
 
 /// Why the server ended in failure.
@@ -209,6 +210,7 @@ impl Master {
                 match request {
                     _ if self.plan.is_stopping() && request.changes() => {}
                     Request::Reload => self.wish = Some(Wish::Reload),
+                    Request::Reopen => self.reopen_logs(),
                     Request::More => self.wish_for(1),
                     Request::Fewer => self.wish_for(-1),
                     Request::Stop => events.push(Event::Stop),
@@ -242,6 +244,13 @@ impl Master {
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reopen_logs(&self) {
+        log::info!("master: the workers open their log files anew");
+        for worker in self.children.keys() {
+            self.order(*worker, Order::Reopen);
         }
     }
 
@@ -352,17 +361,17 @@ impl Master {
             Action::Retire(worker) => {
                 self.order(
                     worker,
-                    Order::Retire {
+                    Order::Leave(Leave::Retire {
                         within: self.config.drain_timeout,
-                    },
+                    }),
                 );
             }
             Action::Stop(worker) => {
                 self.order(
                     worker,
-                    Order::Stop {
+                    Order::Leave(Leave::Stop {
                         within: self.config.drain_timeout,
-                    },
+                    }),
                 );
             }
             Action::StopAll => {

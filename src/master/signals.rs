@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -18,6 +18,8 @@ pub enum Request {
     Stop,
     /// Leave at once.
     Abort,
+    /// Open the log files anew.
+    Reopen,
     /// One worker more, or one fewer, until the next reload.
     More,
     Fewer,
@@ -38,6 +40,7 @@ const TABLE: &[(i32, Request)] = &[
     (SIGTERM, Request::Stop),
     (SIGQUIT, Request::Stop),
     (SIGINT, Request::Abort),
+    (SIGUSR1, Request::Reopen),
     (SIGTTIN, Request::More),
     (SIGTTOU, Request::Fewer),
     (SIGCHLD, Request::Reap),

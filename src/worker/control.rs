@@ -12,6 +12,15 @@ use std::os::fd::AsRawFd;
 /// What the master tells a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
+    /// Finish and be gone.
+    Leave(Leave),
+    /// Open the log files anew: they have been moved away.
+    Reopen,
+}
+
+/// How to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
     /// A successor serves: accept no more, finish what is in flight, let idle clients stay until they ask again.
     Retire { within: Duration },
     /// The server stops: serve what waits in the listener's queue, finish what is in flight, close what is idle.
@@ -44,6 +53,7 @@ const READY: u8 = b'R';
 const WORN: u8 = b'W';
 const RETIRE: u8 = b'D';
 const STOP: u8 = b'S';
+const REOPEN: u8 = b'O';
 
 impl Channel {
     /// A connected pair: the master's end first.
@@ -62,8 +72,9 @@ impl Channel {
     /// The peer is gone, or has left hundreds of messages unread.
     pub fn order(&self, order: Order) -> io::Result<()> {
         let (kind, within) = match order {
-            Order::Retire { within } => (RETIRE, within),
-            Order::Stop { within } => (STOP, within),
+            Order::Leave(Leave::Retire { within }) => (RETIRE, within),
+            Order::Leave(Leave::Stop { within }) => (STOP, within),
+            Order::Reopen => (REOPEN, Duration::ZERO),
         };
         let mut message = [kind, 0, 0, 0, 0];
         let within = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
@@ -94,12 +105,13 @@ impl Channel {
             Heard::Message([kind @ (RETIRE | STOP), within @ ..]) => {
                 let within = within.try_into().map_or(0, u32::from_le_bytes);
                 let within = Duration::from_millis(within.into());
-                Heard::Message(if *kind == RETIRE {
-                    Order::Retire { within }
+                Heard::Message(Order::Leave(if *kind == RETIRE {
+                    Leave::Retire { within }
                 } else {
-                    Order::Stop { within }
-                })
+                    Leave::Stop { within }
+                }))
             }
+            Heard::Message([REOPEN, ..]) => Heard::Message(Order::Reopen),
             Heard::Message(_) | Heard::Nothing => Heard::Nothing,
             Heard::End => Heard::End,
         }
@@ -143,18 +155,20 @@ mod tests {
         let (master, worker) = Channel::pair().expect("a pair");
         assert_eq!(worker.hear_order(), Heard::Nothing);
         let orders = [
-            Order::Retire {
+            Order::Leave(Leave::Retire {
                 within: Duration::from_secs(30),
-            },
-            Order::Stop {
+            }),
+            Order::Reopen,
+            Order::Leave(Leave::Stop {
                 within: Duration::from_millis(1),
-            },
+            }),
         ];
         for order in orders {
             master.order(order).expect("sent");
         }
-        assert_eq!(worker.hear_order(), Heard::Message(orders[0]));
-        assert_eq!(worker.hear_order(), Heard::Message(orders[1]));
+        for order in orders {
+            assert_eq!(worker.hear_order(), Heard::Message(order));
+        }
         worker.report(Report::Ready).expect("sent");
         drop(worker);
         assert_eq!(master.hear_report(), Heard::Message(Report::Ready));

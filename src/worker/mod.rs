@@ -11,15 +11,13 @@ pub mod needs;
 pub mod panics;
 mod queue;
 mod scribe;
+mod steward;
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -28,10 +26,11 @@ use nix::unistd::Pid;
 use self::accept::{Gate, Siblings};
 use self::balance::Balance;
 use self::clock::Clock;
-use self::control::{Channel, Heard, Order, Report};
+use self::control::{Channel, Report};
 use self::lanes::{Backing, Lanes};
 use self::panics::{log_panics, start_vital};
 use self::scribe::Scribe;
+use self::steward::{Steward, Wear};
 use crate::app::manners::Manners;
 use crate::app::routes::{App, WriteRule};
 use crate::cache::l1::{L1, Trust};
@@ -45,7 +44,6 @@ use crate::http::limits::Limits;
 use crate::http::lobby::Lobby;
 use crate::http::turnstile::Turnstile;
 use crate::http::watch::Watch;
-use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::seed::{Demo, create_demo};
 use crate::store::url::DatabaseUrl;
@@ -53,9 +51,6 @@ use crate::store::{self, PoolOptions, Store};
 
 /// The exit code of a worker that could not start or go on.
 pub const EXIT_FAILED: i32 = 111;
-
-/// How often deadlines are looked at: the grain of every timeout of a connection.
-const TICK: Duration = Duration::from_millis(100);
 
 /// The stack of a coroutine, in words of 8 bytes: 128 KiB of address space, of which only what is touched costs
 /// memory. The deepest call is answering a request inside catch_unwind, and logging: 2,438 words (19.0 KiB) in a debug
@@ -68,14 +63,8 @@ const STACK_WORDS: usize = 16 * 1024;
 /// Stacks that are kept for the next connection.
 const SPARE_STACKS: usize = 256;
 
-/// When the server stops, how long an idle client may still send the request that it may have on its way.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
-
 /// How many shoes the embedded database is born with.
 const DEMO_SHOES: u32 = 1000;
-
-/// What a worker whose master is gone has to finish what is in flight.
-const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 
 /// What the master gives a worker on its way.
 pub struct Assignment<'a> {
@@ -267,16 +256,16 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     channel
         .report(Report::Ready)
         .map_err(failed("can't report to the master"))?;
-    let wear = Wear::new(slot, config, row);
-    obey(
-        &channel,
-        &signals,
-        &gate,
-        &watch,
-        config.drain_timeout,
-        wear,
-    )
-    .map_err(failed("can't wait for orders"))?;
+    let steward = Steward {
+        channel: &channel,
+        signals: &signals,
+        gate: &gate,
+        watch: &watch,
+        drain_timeout: config.drain_timeout,
+        wear: Wear::new(slot, config, row),
+        access: scribe.as_ref().map(Scribe::log),
+    };
+    steward.obey().map_err(failed("can't wait for orders"))?;
     if let Some(scribe) = scribe {
         scribe.finish();
     }
@@ -380,166 +369,5 @@ fn open_door(
         tally,
         access,
         trusted: TrustedProxies::new(config.trusted_proxies.clone()),
-    }
-}
-
-/// This thread's loop: drives the clock, hears the master, and ends when everything in flight is done.
-fn obey(
-    channel: &Channel,
-    signals: &SignalFd,
-    gate: &Gate,
-    watch: &Watch,
-    drain_timeout: Duration,
-    mut wear: Wear,
-) -> io::Result<()> {
-    let mut leaving: Option<Leaving> = None;
-    let mut orphaned = false;
-    loop {
-        let listen = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = vec![listen(signals.as_fd())];
-        // The channel of a master that is gone would be readable for ever.
-        if !orphaned {
-            fds.push(listen(channel.as_fd()));
-        }
-        let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut fds, tick) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let signalled = matches!(signals.read_signal(), Ok(Some(_)));
-        let order = match channel.hear_order() {
-            Heard::Message(order) => Some(order),
-            Heard::End if !orphaned => {
-                log::warn!("worker: the master is gone; finishing what is in flight");
-                orphaned = true;
-                Some(Order::Stop {
-                    within: ORPHAN_GRACE,
-                })
-            }
-            Heard::Nothing | Heard::End if signalled => Some(Order::Retire {
-                within: drain_timeout,
-            }),
-            Heard::Nothing | Heard::End => None,
-        };
-        if let Some(order) = order {
-            leaving = Some(Leaving::begin(order, gate, watch));
-        }
-        gate.wake_clock();
-        if leaving.is_none() && wear.is_through() {
-            channel.report(Report::Worn)?;
-        }
-        if let Some(leaving) = &mut leaving {
-            if gate.is_closed() && watch.open() == 0 {
-                return Ok(());
-            }
-            if leaving.is_over(watch) {
-                log::warn!(
-                    "worker: {} connections did not finish in time and are closed",
-                    watch.open()
-                );
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// How much a worker may do before another one takes its place: the net under leaks.
-struct Wear {
-    row: Row,
-    /// What the row had counted before this worker.
-    before: u64,
-    requests: Option<u64>,
-    /// Resident memory, in bytes.
-    rss: Option<u64>,
-    looked: Instant,
-    told: bool,
-}
-
-/// How often a worker looks at its memory.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-impl Wear {
-    fn new(slot: usize, config: &Config, row: Row) -> Self {
-        // Workers that start together must not wear out together: each slot has a limit of its own, up to a tenth lower.
-        let slots = config.workers.count() as u64;
-        let own = |limit: u64| limit - limit / 10 * (slot as u64 % slots) / slots;
-        Wear {
-            row,
-            before: row.counted(Counter::Requests),
-            requests: Some(config.max_requests)
-                .filter(|most| *most > 0)
-                .map(|most| own(most as u64)),
-            rss: Some(config.max_worker_rss)
-                .filter(|most| *most > 0)
-                .map(|most| own(most as u64)),
-            looked: Instant::now(),
-            told: false,
-        }
-    }
-
-    /// Whether a limit is reached; says so once.
-    fn is_through(&mut self) -> bool {
-        if self.told {
-            return false;
-        }
-        let requests = self.row.counted(Counter::Requests) - self.before;
-        self.told = self.requests.is_some_and(|most| requests >= most) || self.is_too_large();
-        self.told
-    }
-
-    fn is_too_large(&mut self) -> bool {
-        let Some(most) = self.rss else { return false };
-        if self.looked.elapsed() < LOOK_EVERY {
-            return false;
-        }
-        self.looked = Instant::now();
-        resident().is_some_and(|bytes| bytes >= most)
-    }
-}
-
-/// The memory of this process that is in RAM, in bytes: the second field of /proc/self/statm (proc(5)).
-fn resident() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * page as u64)
-}
-
-/// How a worker leaves.
-struct Leaving {
-    until: Instant,
-    evict_at: Instant,
-}
-
-impl Leaving {
-    fn begin(order: Order, gate: &Gate, watch: &Watch) -> Self {
-        watch.drain();
-        let now = Instant::now();
-        match order {
-            Order::Retire { within } => {
-                gate.close(accept::Close::AtOnce);
-                Leaving {
-                    until: now + within,
-                    evict_at: now + within,
-                }
-            }
-            Order::Stop { within } => {
-                gate.close(accept::Close::WhenEmpty);
-                Leaving {
-                    until: now + within,
-                    evict_at: now + IDLE_GRACE.min(within),
-                }
-            }
-        }
-    }
-
-    /// Evicts the idle when their time has come; answers whether everybody's has.
-    fn is_over(&mut self, watch: &Watch) -> bool {
-        let now = Instant::now();
-        if now >= self.evict_at {
-            watch.evict_idle();
-        }
-        // Two ticks for the evicted to leave by themselves.
-        now >= self.until + TICK * 2
     }
 }

@@ -1,0 +1,214 @@
+//! A worker's main thread: it takes the master's orders, drives the clock, and sees to it that the worker leaves when it is
+//! told to, when its master is gone, or when it has done enough.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+
+use super::accept::{Close, Gate};
+use super::control::{Channel, Heard, Leave, Order, Report};
+use crate::config::Config;
+use crate::http::access::AccessLog;
+use crate::http::watch::Watch;
+use crate::scoreboard::Row;
+use crate::scoreboard::counters::Counter;
+
+/// How often deadlines are looked at: the grain of every timeout of a connection.
+const TICK: Duration = Duration::from_millis(100);
+
+/// When the server stops, how long an idle client may still send the request that it may have on its way.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// What a worker whose master is gone has to finish what is in flight.
+const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
+
+/// The thread that is not the scheduler's: drives the clock, hears the master, and ends when everything in flight is done.
+pub struct Steward<'w> {
+    pub channel: &'w Channel,
+    pub signals: &'w SignalFd,
+    pub gate: &'w Gate,
+    pub watch: &'w Watch,
+    /// What a signal to finish, sent to this worker alone, leaves for it.
+    pub drain_timeout: Duration,
+    pub wear: Wear,
+    pub access: Option<Arc<AccessLog>>,
+}
+
+impl Steward<'_> {
+    /// Serves the master until everything is done.
+    ///
+    /// # Errors
+    /// Those of poll(2), and of the channel while the master lives.
+    pub fn obey(mut self) -> io::Result<()> {
+        let mut leaving: Option<Leaving> = None;
+        let mut orphaned = false;
+        loop {
+            self.wait(orphaned)?;
+            let signalled = matches!(self.signals.read_signal(), Ok(Some(_)));
+            match self.channel.hear_order() {
+                Heard::Message(Order::Reopen) => self.reopen(),
+                Heard::Message(Order::Leave(how)) => leaving = Some(self.leave(how)),
+                Heard::End if !orphaned => {
+                    log::warn!("worker: the master is gone; finishing what is in flight");
+                    orphaned = true;
+                    let within = ORPHAN_GRACE;
+                    leaving = Some(self.leave(Leave::Stop { within }));
+                }
+                Heard::Nothing | Heard::End if signalled => {
+                    let within = self.drain_timeout;
+                    leaving = Some(self.leave(Leave::Retire { within }));
+                }
+                Heard::Nothing | Heard::End => {}
+            }
+            self.gate.wake_clock();
+            let Some(leaving) = &mut leaving else {
+                if self.wear.is_through() {
+                    self.channel.report(Report::Worn)?;
+                }
+                continue;
+            };
+            if self.gate.is_closed() && self.watch.open() == 0 {
+                return Ok(());
+            }
+            if leaving.is_over(self.watch) {
+                log::warn!(
+                    "worker: {} connections did not finish in time and are closed",
+                    self.watch.open()
+                );
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for a signal, an order, or the next tick.
+    fn wait(&self, orphaned: bool) -> io::Result<()> {
+        let listen = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![listen(self.signals.as_fd())];
+        // The channel of a master that is gone would be readable for ever.
+        if !orphaned {
+            fds.push(listen(self.channel.as_fd()));
+        }
+        let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, tick) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reopen(&self) {
+        if let Some(log) = &self.access {
+            log.reopen();
+        }
+    }
+
+    fn leave(&self, how: Leave) -> Leaving {
+        Leaving::begin(how, self.gate, self.watch)
+    }
+}
+
+/// How much a worker may do before another one takes its place: the net under leaks.
+pub struct Wear {
+    row: Row,
+    /// What the row had counted before this worker.
+    before: u64,
+    requests: Option<u64>,
+    /// Resident memory, in bytes.
+    rss: Option<u64>,
+    looked: Instant,
+    told: bool,
+}
+
+/// How often a worker looks at its memory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Wear {
+    /// The wear of the worker of this slot, which has done nothing yet.
+    pub fn new(slot: usize, config: &Config, row: Row) -> Self {
+        // Workers that start together must not wear out together: each slot has a limit of its own, up to a tenth lower.
+        let slots = config.workers.count() as u64;
+        let own = |limit: u64| limit - limit / 10 * (slot as u64 % slots) / slots;
+        Wear {
+            row,
+            before: row.counted(Counter::Requests),
+            requests: Some(config.max_requests)
+                .filter(|most| *most > 0)
+                .map(|most| own(most as u64)),
+            rss: Some(config.max_worker_rss)
+                .filter(|most| *most > 0)
+                .map(|most| own(most as u64)),
+            looked: Instant::now(),
+            told: false,
+        }
+    }
+
+    /// Whether a limit is reached; says so once.
+    fn is_through(&mut self) -> bool {
+        if self.told {
+            return false;
+        }
+        let requests = self.row.counted(Counter::Requests) - self.before;
+        self.told = self.requests.is_some_and(|most| requests >= most) || self.is_too_large();
+        self.told
+    }
+
+    fn is_too_large(&mut self) -> bool {
+        let Some(most) = self.rss else { return false };
+        if self.looked.elapsed() < LOOK_EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
+        resident().is_some_and(|bytes| bytes >= most)
+    }
+}
+
+/// The memory of this process that is in RAM, in bytes: the second field of /proc/self/statm (proc(5)).
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * page as u64)
+}
+
+/// How a worker leaves.
+struct Leaving {
+    until: Instant,
+    evict_at: Instant,
+}
+
+impl Leaving {
+    fn begin(how: Leave, gate: &Gate, watch: &Watch) -> Self {
+        watch.drain();
+        let now = Instant::now();
+        match how {
+            Leave::Retire { within } => {
+                gate.close(Close::AtOnce);
+                Leaving {
+                    until: now + within,
+                    evict_at: now + within,
+                }
+            }
+            Leave::Stop { within } => {
+                gate.close(Close::WhenEmpty);
+                Leaving {
+                    until: now + within,
+                    evict_at: now + IDLE_GRACE.min(within),
+                }
+            }
+        }
+    }
+
+    /// Evicts the idle when their time has come; answers whether everybody's has.
+    fn is_over(&mut self, watch: &Watch) -> bool {
+        let now = Instant::now();
+        if now >= self.evict_at {
+            watch.evict_idle();
+        }
+        // Two ticks for the evicted to leave by themselves.
+        now >= self.until + TICK * 2
+    }
+}
