@@ -3,3 +3,5 @@
 
 #[path = "http.rs"]
 pub mod http;
+#[path = "scoreboard.rs"]
+pub mod scoreboard;
