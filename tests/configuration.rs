@@ -189,3 +189,26 @@ fn the_readme_holds_the_table_of_settings() {
         "README's settings are out of step; this belongs between its marks:\n{expected}"
     );
 }
+
+#[test]
+fn the_program_prints_its_own_pages() {
+    let dir = Dir::new();
+    for (page, holds) in [
+        ("man", ".TH CANVAS"),
+        ("config", "# workers = "),
+        ("bash", "COMPREPLY="),
+        ("zsh", "#compdef canvas-cluster"),
+        ("fish", "complete -c canvas-cluster"),
+    ] {
+        let ended = Canvas::new(dir.path()).args(["print", page]).run();
+        let printed = ended.output();
+        assert!(printed.contains(holds), "{page}: {printed}");
+        assert!(printed.contains("workers"), "{page}");
+        ended.expect(0);
+    }
+    Canvas::new(dir.path())
+        .args(["print", "poem"])
+        .run()
+        .expect(100)
+        .naming(&["poem"]);
+}

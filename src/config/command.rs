@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::argv::mask;
 use super::kind::Kind;
 use super::layers::{Given, Origin};
+use super::pages;
 use super::secret::quote;
 use super::settings::Setting;
 use super::sources::{Environment, Sources};
@@ -110,6 +111,7 @@ pub fn parse(
     }
     let mode = match inner {
         None => Mode::Serve,
+        Some(("print", matches)) => return Err(Exit::Info(page_of(matches))),
         Some(("migrate", _)) => Mode::Migrate,
         Some(("seed", matches)) => Mode::Seed(seed_options(matches)?),
         Some(_) => Mode::Check,
@@ -163,7 +165,35 @@ pub fn command() -> Command {
                     .help(format!("Connections to copy over (1 to {MOST_CONNECTIONS}); Postgres only")),
             ]),
         )
+        .subcommand(
+            Command::new("print")
+                .about("Print the manual page, an example configuration, or a shell's completions")
+                .arg(
+                    Arg::new("page")
+                        .value_name("PAGE")
+                        .required(true)
+                        .value_parser(["man", "config", "bash", "zsh", "fish"])
+                        .help("What to print"),
+                ),
+        )
         .subcommand(Command::new("check").about("Validate the configuration and show it, without binding anything"))
+}
+
+/// What `print` was asked for; clap has let nothing else through.
+fn page_of(matches: &ArgMatches) -> String {
+    use clap_complete::Shell;
+    let completions = |shell: Shell| {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut command(), "canvas-cluster", &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    match matches.get_one::<String>("page").map(String::as_str) {
+        Some("bash") => completions(Shell::Bash),
+        Some("zsh") => completions(Shell::Zsh),
+        Some("fish") => completions(Shell::Fish),
+        Some("config") => pages::example_toml(),
+        _ => pages::man_page(&command()),
+    }
 }
 
 const AFTER_HELP: &str = "\

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use argv::{args_hold_secret, secret_spans};
 pub use command::{Exit, Fill, Mode, SeedOptions, command, parse};
-pub use pages::{example_toml, man_options, readme_table};
+pub use pages::{example_toml, man_page, readme_table};
 pub use secret::{Secret, redact_url};
 pub use sources::Sources;
 

@@ -1,6 +1,8 @@
 //! What people read about the settings: README's table, the options of the man page, the example file. All come from
 //! the settings table. Called by tests that hold the documents to it, and by packaging. Pure.
 
+use clap::Command;
+
 use super::kind::Kind;
 use super::settings::{Group, Preset, Setting};
 use super::table::SETTINGS;
@@ -33,6 +35,90 @@ pub fn readme_table() -> String {
         );
     }
     table
+}
+
+/// Signals to the master: their names, what it does, and what becomes of requests. README has the same in more words.
+const SIGNALS: [(&str, &str, &str); 6] = [
+    (
+        "HUP",
+        "Reads the configuration again and replaces the workers, a tenth of them at a time; the first one tries it.",
+        "None is lost. A configuration that is wrong, or whose first worker does not get ready, changes nothing.",
+    ),
+    (
+        "TERM, QUIT",
+        "Stops within the drain time-out; a second one stops at once.",
+        "What waits and what is in flight is answered.",
+    ),
+    ("INT", "Stops at once.", "What is in flight is cut off."),
+    ("USR1", "Opens the access log anew.", "None is touched."),
+    (
+        "TTIN, TTOU",
+        "Goes on with one worker more, or one fewer, until the next HUP.",
+        "None is lost.",
+    ),
+    ("WINCH", "Is ignored.", "None is touched."),
+];
+
+/// The manual page in section 8, in roff (man(7)).
+pub fn man_page(command: &Command) -> String {
+    let mut page = format!(
+        ".TH CANVAS\\-CLUSTER 8 \"\" \"canvas\\-cluster {}\" \"System Manager's Manual\"\n\
+         .SH NAME\ncanvas\\-cluster \\- serve a product page's images from every core of one host\n\
+         .SH SYNOPSIS\n.B canvas\\-cluster\n[\\fIOPTION\\fR ...]\n.br\n.B canvas\\-cluster\n\\fICOMMAND\\fR [\\fIOPTION\\fR ...]\n\
+         .SH DESCRIPTION\n\
+         A master process owns the listening sockets and starts a worker per CPU. Each worker answers requests for the\n\
+         rows of a table of shoe images, from its own memory, from Redis, or from PostgreSQL or SQLite.\n\
+         Without a database URL it serves an SQLite file that it makes itself, filled with a demo catalogue.\n\
+         .SH COMMANDS\nWithout a command it serves.\n",
+        roff(env!("CARGO_PKG_VERSION"))
+    );
+    for subcommand in command.get_subcommands() {
+        let about = subcommand
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        page += &format!(
+            ".TP\n\\fB{}\\fR\n{}.\n",
+            roff(subcommand.get_name()),
+            roff(&about)
+        );
+        for argument in subcommand
+            .get_arguments()
+            .filter(|one| !one.is_global_set())
+        {
+            let Some(help) = argument.get_help() else {
+                continue;
+            };
+            let name = match argument.get_long() {
+                Some(long) => format!("--{long}"),
+                None => argument.get_id().to_string().to_uppercase(),
+            };
+            page += &format!(
+                ".RS\n.TP\n\\fB{}\\fR\n{}.\n.RE\n",
+                roff(&name),
+                roff(&help.to_string())
+            );
+        }
+    }
+    page += ".SH OPTIONS\nEach is a flag, an environment variable and a key of the configuration file. A flag beats the \
+             variable, which beats a systemd credential, which beats the file.\n";
+    page += &man_options();
+    page += ".SH SIGNALS\n";
+    for (names, does, requests) in SIGNALS {
+        page += &format!(
+            ".TP\n\\fB{}\\fR\n{}\nRequests: {}\n",
+            roff(names),
+            roff(does),
+            roff(requests)
+        );
+    }
+    page += "Workers take TERM and QUIT as an order to finish, and ignore the others.\n\
+             .SH EXIT STATUS\n\
+             .TP\n\\fB0\\fR\nAn orderly end.\n\
+             .TP\n\\fB100\\fR\nThe command line or the configuration is wrong.\n\
+             .TP\n\\fB111\\fR\nThe system or the database is in the way.\n\
+             .SH SEE ALSO\n.BR systemctl (1),\n.BR journalctl (1),\n.BR sysctl.d (5)\n";
+    page
 }
 
 /// The options part of the man page, in roff: one `.SS` per group, one `.TP` per setting (man(7)).
@@ -195,6 +281,24 @@ mod tests {
                 .all(|l| l == ".TP" || l.starts_with(".SS ")),
             "{page}"
         );
+    }
+
+    #[test]
+    fn the_manual_has_every_command_and_signal_and_only_macros_of_man_7() {
+        let page = man_page(&crate::config::command());
+        for subcommand in crate::config::command().get_subcommands() {
+            let name = format!("\\fB{}\\fR", subcommand.get_name());
+            assert!(page.contains(&name), "{name}");
+        }
+        for (names, _, _) in SIGNALS {
+            assert!(page.contains(names), "{names}");
+        }
+        assert!(page.contains("\\fB\\-\\-rows\\fR") && page.contains("\\fBPAGE\\fR"));
+        let known = ["TH", "SH", "SS", "TP", "B", "BR", "br", "RS", "RE"];
+        for line in page.lines().filter(|line| line.starts_with('.')) {
+            let name = line[1..].split(' ').next().unwrap_or_default();
+            assert!(known.contains(&name), "{line}");
+        }
     }
 
     #[test]

@@ -114,3 +114,20 @@ impl Drop for Blocked {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_and_the_readme_know_every_signal() {
+        let manual = crate::config::man_page(&crate::config::command());
+        let readme = include_str!("../../README.md");
+        for (number, _) in TABLE.iter().filter(|(number, _)| *number != SIGCHLD) {
+            let signal = Signal::try_from(*number).expect("a signal");
+            let name = signal.as_str().trim_start_matches("SIG");
+            assert!(readme.contains(&format!("`{name}`")), "{name} in README");
+            assert!(manual.contains(name), "{name} in the manual");
+        }
+    }
+}
