@@ -3,13 +3,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 
+use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::stat::fstat;
 use nix::unistd::{ForkResult, Pid};
 
 /// Which side of a [`fork`] this process is.
@@ -65,17 +67,36 @@ fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     }
 }
 
-/// Memory that a master and all its descendants share: zeroed 64-bit atomics in a memfd(2), mapped for
-/// the life of the process.
+/// Memory that a master and all its descendants share: zeroed 64-bit atomics in a memfd(2) whose size is sealed, mapped for
+/// the life of the process; and its descriptor, for who hands it on to another image of the program.
 ///
 /// # Errors
-/// Those of memfd_create(2), ftruncate(2) and mmap(2), `ENOMEM` foremost.
-pub fn shared_words(name: &str, words: usize) -> io::Result<&'static [AtomicU64]> {
+/// Those of memfd_create(2), ftruncate(2), fcntl(2) and mmap(2), `ENOMEM` foremost.
+pub fn shared_words(name: &str, words: usize) -> io::Result<(&'static [AtomicU64], OwnedFd)> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memory = File::from(memfd_create(name, flags)?);
+    memory.set_len((words * size_of::<AtomicU64>()) as u64)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok((map_words(&memory, words)?, memory.into()))
+}
+
+/// Maps the first `words` of a memory that [`shared_words`] made, in this image of the program or in one before it.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`]: it is smaller, or could become so. Else those of fstat(2), fcntl(2) and mmap(2).
+pub fn map_words(memory: impl AsFd, words: usize) -> io::Result<&'static [AtomicU64]> {
+    let memory = memory.as_fd();
     let bytes = std::num::NonZeroUsize::new(words * size_of::<AtomicU64>())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no words to share"))?;
-    let memory: OwnedFd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
-    let memory = File::from(memory);
-    memory.set_len(bytes.get() as u64)?;
+    let seals = SealFlag::from_bits_retain(fcntl(memory, FcntlArg::F_GET_SEALS)?);
+    let size = u64::try_from(fstat(memory)?.st_size).unwrap_or(0);
+    if !seals.contains(SealFlag::F_SEAL_SHRINK) || size < bytes.get() as u64 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("not a shared memory of {bytes} bytes"),
+        ));
+    }
     // SAFETY: a fresh shared mapping at an address of the kernel's choice aliases nothing of ours.
     let address = unsafe {
         mmap(
@@ -83,13 +104,35 @@ pub fn shared_words(name: &str, words: usize) -> io::Result<&'static [AtomicU64]
             bytes,
             ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
             MapFlags::MAP_SHARED,
-            &memory,
+            memory,
             0,
         )
     }?;
-    // SAFETY: the mapping is page-aligned, `words` words long, zeroed by the kernel (a valid AtomicU64), never
-    // unmapped (so 'static holds) and the file never shrinks; other processes touch it by atomics only.
+    // SAFETY: the mapping is page-aligned, `words` words long (the file is, and its seal keeps it from shrinking), any
+    // bytes are a valid AtomicU64, it is never unmapped (so 'static holds), and other processes touch it by atomics only.
     Ok(unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<AtomicU64>(), words) })
+}
+
+/// Takes over a descriptor that the image of the program before this one left open across execve(2), and keeps it from
+/// the next one.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`]: it was not left open, or somebody here has it already. Those of fcntl(2).
+pub fn adopt_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    let refused = |why| io::Error::new(io::ErrorKind::InvalidData, format!("fd {number} {why}"));
+    if number <= 2 {
+        return Err(refused("is a standard stream"));
+    }
+    // SAFETY: borrowed for two calls of fcntl(2), which fail for a number that is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = FdFlag::from_bits_retain(fcntl(borrowed, FcntlArg::F_GETFD)?);
+    if flags.contains(FdFlag::FD_CLOEXEC) {
+        return Err(refused("was not handed over"));
+    }
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: it is open, and nobody here owns it: whatever this process opens itself is close-on-exec from its first
+    // moment, as this one is from now on, so it can't be taken twice.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// What the runtime panics with where the kernel gives it no stack. Only a panic hook needs it, to tell this panic,

@@ -88,6 +88,9 @@ impl<V: Clone> L1<V> {
         let Some(period) = self.trust.period() else {
             return Found::Nothing(None);
         };
+        if !self.generations.are_everybodys() {
+            return Found::Nothing(None);
+        }
         let stamp = Stamp {
             generation: self.generations.load(Entry::of_shoe(shoe_id)),
             period,
@@ -222,6 +225,16 @@ mod tests {
         let late = stamp(l1.find(7, 0));
         l1.keep(7, 1, 100, early, 0);
         assert_eq!(stamp(l1.find(7, 0)), late);
+    }
+
+    #[test]
+    fn nothing_counts_and_nothing_is_kept_while_another_table_is_moved_instead() {
+        let (l1, board) = cache(1 << 20, &Arc::new(Trust::always()));
+        let early = stamp(l1.find(7, 0));
+        l1.keep(7, 1, 100, early, 0);
+        assert_eq!(l1.find(7, 0), Found::Answer(1));
+        board.divide();
+        assert_eq!(l1.find(7, 0), Found::Nothing(None));
     }
 
     #[test]

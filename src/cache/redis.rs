@@ -172,10 +172,11 @@ impl RedisCache {
             }
             command.query::<Vec<Option<Vec<u8>>>>(connection)
         });
-        // A debt made while the batch was under way may concern one of its keys: then believe nothing of it.
+        // A debt made while the batch was under way may concern one of its keys: then believe nothing of it. The debts of
+        // those who have another table aren't seen.
         let believed = answer
             .ok()
-            .filter(|_| self.scoreboard.redis_debt().is_none());
+            .filter(|_| !self.scoreboard.is_divided() && self.scoreboard.redis_debt().is_none());
         let Some(mut values) = believed.filter(|values| values.len() == shoe_ids.len() + 1) else {
             return Lookup {
                 found: vec![None; shoe_ids.len()],

@@ -22,7 +22,10 @@ impl Entry {
 
 /// The table, shared by all workers of the host.
 #[derive(Clone, Copy)]
-pub struct Generations(pub(super) &'static [AtomicU64]);
+pub struct Generations {
+    pub(super) entries: &'static [AtomicU64],
+    pub(super) divided: &'static AtomicU64,
+}
 
 impl Generations {
     /// The number to stamp an answer with, loaded before anything is asked.
@@ -30,17 +33,23 @@ impl Generations {
     /// Sequentially consistent, as is [`Generations::bump`]: a reader that begins after a write was acknowledged, on
     /// whatever core, sees the number that the writer left.
     pub fn load(&self, entry: Entry) -> u64 {
-        self.0[usize::from(entry.0)].load(Ordering::SeqCst)
+        self.entries[usize::from(entry.0)].load(Ordering::SeqCst)
+    }
+
+    /// Whether every writer of the host moves this table. During an upgrade to an image that lays its memory out in another
+    /// way there are two of them; then nothing that a worker keeps counts.
+    pub fn are_everybodys(&self) -> bool {
+        self.divided.load(Ordering::SeqCst) == 0
     }
 
     /// Kills what is cached of this entry's keys, everywhere on the host.
     pub fn bump(&self, entry: Entry) {
-        self.0[usize::from(entry.0)].fetch_add(1, Ordering::SeqCst);
+        self.entries[usize::from(entry.0)].fetch_add(1, Ordering::SeqCst);
     }
 
     /// Kills everything that is cached.
     pub fn bump_all(&self) {
-        for entry in self.0 {
+        for entry in self.entries {
             entry.fetch_add(1, Ordering::SeqCst);
         }
     }

@@ -3,10 +3,12 @@
 
 pub mod counters;
 pub mod generations;
+mod layout;
 mod row;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use self::counters::Counter;
 use self::generations::{ENTRIES, Generations};
+pub use self::layout::{AdoptError, Adopted, divide};
 pub use self::row::{Intent, Row};
 use crate::sys;
 
@@ -29,7 +32,10 @@ const SOCKETS: usize = 1024;
 /// The most slots.
 const SLOTS: usize = 1024;
 
-/// The single words of the table, by place.
+/// All words of the table.
+const WORDS: usize = HEADER + ENTRIES + SOCKETS + SLOTS + ROWS * row::WORDS;
+
+/// The single words of the table, by place. All are zero at first.
 #[derive(Debug, Clone, Copy)]
 enum Word {
     /// Which host this is, to tell its messages from those of others.
@@ -38,6 +44,11 @@ enum Word {
     RedisOwed,
     /// Up to which of those Redis was emptied since.
     RedisSettled,
+    /// Not 0 while there are tables of other layouts besides: see [`Scoreboard::divide`]. This place and the next never change,
+    /// so that every image of the program finds them in the table of any other.
+    Divided = HEADER as isize - 2,
+    /// How the table is laid out.
+    Layout = HEADER as isize - 1,
 }
 
 /// The shared table. Copying it copies the view, not the memory.
@@ -47,22 +58,29 @@ pub struct Scoreboard {
 }
 
 impl Scoreboard {
-    /// Maps a zeroed table.
+    /// Maps a zeroed table, and answers with the memory that it is in, too.
     ///
     /// # Errors
     /// The kernel's, when it has no memory to share.
-    pub fn new() -> io::Result<Self> {
-        let board = Scoreboard {
-            words: sys::shared_words(
-                "canvas-cluster-scoreboard",
-                HEADER + ENTRIES + SOCKETS + SLOTS + ROWS * row::WORDS,
-            )?,
-        };
+    pub fn in_memory() -> io::Result<(Self, OwnedFd)> {
+        let (words, memory) = sys::shared_words("canvas-cluster-scoreboard", WORDS)?;
+        let board = Scoreboard { words };
         let identity = RandomState::new().hash_one(std::process::id());
         board
             .word(Word::Identity)
             .store(identity, Ordering::Relaxed);
-        Ok(board)
+        board
+            .word(Word::Layout)
+            .store(layout::number(), Ordering::Relaxed);
+        Ok((board, memory))
+    }
+
+    /// Maps a zeroed table that no other image of the program will see.
+    ///
+    /// # Errors
+    /// As [`Scoreboard::in_memory`].
+    pub fn new() -> io::Result<Self> {
+        Scoreboard::in_memory().map(|(board, _)| board)
     }
 
     /// A number that no other running server has, by all odds.
@@ -72,7 +90,10 @@ impl Scoreboard {
 
     /// The generations of all keys.
     pub fn generations(&self) -> Generations {
-        Generations(&self.words[HEADER..HEADER + ENTRIES])
+        Generations {
+            entries: &self.words[HEADER..HEADER + ENTRIES],
+            divided: self.word(Word::Divided),
+        }
     }
 
     /// A row; `index` is below [`ROWS`].
@@ -120,7 +141,7 @@ impl Scoreboard {
         (0..ROWS).map(|row| self.row(row).counted(counter)).sum()
     }
 
-    fn word(&self, word: Word) -> &AtomicU64 {
+    fn word(&self, word: Word) -> &'static AtomicU64 {
         &self.words[word as usize]
     }
 

@@ -6,13 +6,13 @@ use super::counters::Counter;
 use super::generations::{Entry, Generations};
 
 /// The most lanes that a worker may have.
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
 
 /// Where the intents begin; the counters have room to grow in front of them.
-const INTENTS: usize = 64;
+pub(super) const INTENTS: usize = 64;
 
 /// Where the moment of the last heartbeat is.
-const BEAT: usize = INTENTS + LANES;
+pub(super) const BEAT: usize = INTENTS + LANES;
 
 /// Where the number of open connections is.
 const CONNECTIONS: usize = BEAT + 1;
