@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use canvas_cluster::config::{
     self, Config, Database, EXIT_USAGE, Fill, Mode, SeedOptions, Sources,
 };
+use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::{logging, master, seed, sys};
@@ -16,9 +17,19 @@ const EXIT_SYSTEM: u8 = 111;
 struct Failure(u8, String);
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
-    let scrubbed = sys::scrub_arguments(&config::secret_spans(&arguments));
-    let (mode, sources) = match config::parse(arguments, std::env::vars_os()) {
+    let shown: Vec<_> = std::env::args_os().collect();
+    let arrival = match master::arrive(&shown) {
+        Ok(arrival) => arrival,
+        Err(why) => {
+            eprintln!("canvas-cluster: {why}");
+            return ExitCode::from(EXIT_SYSTEM);
+        }
+    };
+    let arguments = arrival.arguments().unwrap_or(&shown).to_vec();
+    // What was handed over instead of being shown needs no scrubbing.
+    let scrubbed = sys::scrub_arguments(&config::secret_spans(&shown));
+    let environment = std::env::vars_os().filter(|(name, _)| name != master::VARIABLE);
+    let (mode, sources) = match config::parse(arguments, environment) {
         Ok(parsed) => parsed,
         Err(exit @ config::Exit::Info(_)) => {
             print!("{exit}");
@@ -29,20 +40,43 @@ fn main() -> ExitCode {
             return ExitCode::from(exit.code());
         }
     };
-    match sources.load().map_err(|error| Failure(EXIT_USAGE, error.to_string())).and_then(|config| {
+    if let Arrival::TakeOver(handover) = arrival {
+        logging::start(log::LevelFilter::Info);
+        return conclude(
+            master::take_over(sources, &handover)
+                .map_err(|error| Failure(EXIT_SYSTEM, error.to_string())),
+        );
+    }
+    let checks = matches!(arrival, Arrival::Check(_));
+    conclude(sources.load().map_err(|error| Failure(EXIT_USAGE, error.to_string())).and_then(|config| {
         logging::start(config.log_level);
         if let Err(error) = scrubbed {
             log::warn!("a secret on the command line can't be hidden from `ps`: {error}; pass it by environment or file");
         }
+        if checks {
+            return consent(&config);
+        }
         config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         run(mode, sources, config)
-    }) {
+    }))
+}
+
+/// The exit code of what was done; tells why it failed.
+fn conclude(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(code, why)) => {
             eprintln!("canvas-cluster: {why}");
             ExitCode::from(code)
         }
     }
+}
+
+/// Tells the master that wants to become this image that it may.
+fn consent(config: &Config) -> Result<(), Failure> {
+    database_url(config)?;
+    println!("{}", master::CONSENT);
+    Ok(())
 }
 
 fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {

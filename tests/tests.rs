@@ -23,6 +23,7 @@
 //! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
 //! - `tokens`: who may write.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
+//! - `upgrade`: SIGUSR2, and no client notices; a program that can't take over changes nothing.
 //! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved.
 
 mod access_log;
@@ -49,4 +50,5 @@ mod stopping;
 mod support;
 mod tokens;
 mod tools;
+mod upgrade;
 mod workers;

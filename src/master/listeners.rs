@@ -8,12 +8,14 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Listen;
+use crate::sys;
 
 /// How many connections may wait for an accept, per socket. The kernel cuts it to net.core.somaxconn.
 pub const BACKLOG: i32 = 65_535;
@@ -62,7 +64,79 @@ pub struct Listeners {
     bells: Vec<OwnedFd>,
 }
 
+/// All that is handed to another image of the program.
+#[derive(Serialize, Deserialize)]
+pub struct HandedListeners {
+    groups: Vec<HandedGroup>,
+    /// Descriptors, in the order of the slots.
+    bells: Vec<RawFd>,
+}
+
+/// A group as it is handed to another image of the program.
+#[derive(Serialize, Deserialize)]
+struct HandedGroup {
+    asked: SocketAddr,
+    proxied: bool,
+    bound: SocketAddr,
+    /// Descriptors, in the order of the sockets' numbers.
+    sockets: Vec<RawFd>,
+}
+
 impl Listeners {
+    /// All of it, to be handed over.
+    pub fn handed(&self) -> HandedListeners {
+        let hand = |group: &Group| HandedGroup {
+            asked: group.asked.address,
+            proxied: group.asked.proxied,
+            bound: group.bound,
+            sockets: group.sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+        };
+        HandedListeners {
+            groups: self.groups.iter().map(hand).collect(),
+            bells: self.bells.iter().map(AsRawFd::as_raw_fd).collect(),
+        }
+    }
+
+    /// Takes over what was handed over.
+    ///
+    /// # Errors
+    /// A descriptor was not.
+    pub fn adopt(handed: &HandedListeners) -> io::Result<Self> {
+        let adopt = |group: &HandedGroup| {
+            let sockets = group.sockets.iter();
+            let sockets: io::Result<_> = sockets
+                .map(|socket| sys::adopt_descriptor(*socket).map(TcpListener::from))
+                .collect();
+            Ok(Group {
+                asked: Listen {
+                    address: group.asked,
+                    proxied: group.proxied,
+                },
+                bound: group.bound,
+                sockets: sockets?,
+            })
+        };
+        let groups: io::Result<_> = handed.groups.iter().map(adopt).collect();
+        let bells = handed.bells.iter();
+        let bells: io::Result<_> = bells.map(|bell| sys::adopt_descriptor(*bell)).collect();
+        Ok(Listeners {
+            groups: groups?,
+            bells: bells?,
+        })
+    }
+
+    /// Everything that is open.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let sockets = self.groups.iter().flat_map(|group| &group.sockets);
+        let bells = self.bells.iter().map(AsFd::as_fd);
+        sockets.map(AsFd::as_fd).chain(bells)
+    }
+
+    /// The addresses as configured: a port that was left open is 0.
+    pub fn asked(&self) -> Vec<Listen> {
+        self.groups.iter().map(|group| group.asked).collect()
+    }
+
     /// Listens on what is wanted and not yet listened on, with at least one socket a slot. Addresses that are not wanted
     /// any more stay until [`Listeners::retain`]. On an error nothing has changed.
     ///

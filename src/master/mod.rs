@@ -1,12 +1,14 @@
 //! The master: one thread that waits for signals, reports and deaths, asks the [`plan`] what to do, and does it. It
 //! holds the listeners for ever and never touches a request, a database or the coroutine runtime.
 
+mod handover;
 mod limits;
 mod listeners;
 mod notify;
 pub mod plan;
 mod signals;
 mod spawn;
+mod upgrade;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+pub use self::handover::{Arrival, CONSENT, Handover, VARIABLE};
 pub use self::limits::complaints;
 pub use self::listeners::ListenError;
 use self::listeners::Listeners;
@@ -26,6 +29,8 @@ use self::notify::Phase;
 use self::plan::{Action, Event, Patience, Plan, WorkerId};
 use self::signals::{Request, Signals};
 use self::spawn::End;
+use self::upgrade::Upgrade;
+pub use self::upgrade::{arrive, take_over};
 use crate::config::{Config, MOST_WORKERS, Sources, Workers};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};
@@ -69,8 +74,9 @@ struct Child {
     pid: Pid,
     slot: usize,
     channel: Channel,
-    /// Its row of the scoreboard, by number.
-    row: usize,
+    /// Its row of the scoreboard, by number; none if the worker has another scoreboard, of the image that the master was
+    /// upgraded from.
+    row: Option<usize>,
     /// It has reported that it serves.
     ready: bool,
     /// Its last heartbeat, and at how many looks in a row it was the same.
@@ -108,12 +114,15 @@ struct Master {
     generation: u64,
     listeners: Listeners,
     scoreboard: Scoreboard,
+    /// What the scoreboard is in.
+    memory: OwnedFd,
     signals: Signals,
     children: HashMap<WorkerId, Child>,
     plan: Plan,
     /// Slots whose workers don't get ready, which has been said.
     degraded: HashSet<usize>,
     started: Instant,
+    upgrade: Upgrade,
 }
 
 /// Serves until told to stop.
@@ -129,8 +138,9 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         .extend(&config.listen, config.workers.count())
         .map_err(MasterError::Listen)?;
     prepare(&config)?;
-    let scoreboard = Scoreboard::new()
+    let (scoreboard, memory) = Scoreboard::in_memory()
         .map_err(|error| MasterError::System("can't share memory with workers", error))?;
+    let called = sources.args().first().cloned().unwrap_or_default();
     let mut master = Master {
         plan: Plan::new(config.workers.count(), patience(&config)),
         sources,
@@ -141,12 +151,14 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         generation: 1,
         listeners,
         scoreboard,
+        memory,
         signals,
         children: HashMap::new(),
         degraded: HashSet::new(),
         started: Instant::now(),
+        upgrade: Upgrade::of(upgrade::program(&called)),
     };
-    master.serve()
+    master.serve(vec![Event::Start])
 }
 
 /// Tells which limits of the host don't allow what is configured. None of them keeps the server from serving less.
@@ -181,8 +193,7 @@ fn prepare(config: &Config) -> Result<(), MasterError> {
 
 impl Master {
     /// The one place where the master waits.
-    fn serve(&mut self) -> Result<(), MasterError> {
-        let mut events = vec![Event::Start];
+    fn serve(&mut self, mut events: Vec<Event>) -> Result<(), MasterError> {
         loop {
             for event in std::mem::take(&mut events) {
                 let actions = self.plan.on(event, Instant::now());
@@ -193,7 +204,10 @@ impl Master {
                     events.extend(self.perform(action));
                 }
             }
+            events.extend(self.pursue_upgrade());
+            // An upgrade reads the configuration anyway; if it is refused, the wish comes true afterwards.
             if !self.plan.is_rolling()
+                && !self.upgrade.is_under_way()
                 && let Some(wish) = self.wish.take()
             {
                 events.extend(match wish {
@@ -206,24 +220,33 @@ impl Master {
             }
             self.wait()
                 .map_err(|error| MasterError::System("the master can't wait for events", error))?;
-            for request in self.signals.take() {
-                match request {
-                    _ if self.plan.is_stopping() && request.changes() => {}
-                    Request::Reload => self.wish = Some(Wish::Reload),
-                    Request::Reopen => self.reopen_logs(),
-                    Request::More => self.wish_for(1),
-                    Request::Fewer => self.wish_for(-1),
-                    Request::Stop => events.push(Event::Stop),
-                    Request::Abort => events.push(Event::Abort),
-                    Request::Reap => {}
-                }
-            }
+            let requests = self.signals.take();
+            events.extend(self.heed(&requests));
             events.extend(self.look_at_heartbeats());
             // Reports before deaths: a worker may have said that it is ready and died since.
             events.extend(self.hear_reports());
             events.extend(self.reap());
             events.push(Event::Tick);
         }
+    }
+
+    /// Does what signals ask for, or notes it.
+    fn heed(&mut self, requests: &[Request]) -> Vec<Event> {
+        let mut events = Vec::new();
+        for request in requests {
+            match request {
+                _ if self.plan.is_stopping() && request.changes() => {}
+                Request::Reload => self.wish = Some(Wish::Reload),
+                Request::Upgrade => self.upgrade.wish(),
+                Request::Reopen => self.reopen_logs(),
+                Request::More => self.wish_for(1),
+                Request::Fewer => self.wish_for(-1),
+                Request::Stop => events.push(Event::Stop),
+                Request::Abort => events.push(Event::Abort),
+                Request::Reap => {}
+            }
+        }
+        events
     }
 
     /// Waits for a signal, a report, or the moment when something is due.
@@ -234,10 +257,8 @@ impl Master {
                 .values()
                 .map(|child| PollFd::new(child.channel.as_fd(), PollFlags::POLLIN)),
         );
-        let due = self
-            .plan
-            .next_due()
-            .map_or(self.look_at, |due| due.min(self.look_at));
+        let others = self.plan.next_due().into_iter().chain(self.upgrade.due());
+        let due = others.fold(self.look_at, Instant::min);
         // Rounded up, or the loop would spin through the last millisecond.
         let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
         let timeout = PollTimeout::try_from(left.min(60_000) as u32).unwrap_or(PollTimeout::MAX);
@@ -271,7 +292,8 @@ impl Master {
         self.look_at = now + LOOK_EVERY;
         let mut events = Vec::new();
         for child in self.children.values_mut().filter(|child| child.ready) {
-            let beat = self.scoreboard.row(child.row).last_beat();
+            let Some(row) = child.row else { continue };
+            let beat = self.scoreboard.row(row).last_beat();
             child.still = if beat == child.beat {
                 child.still + 1
             } else {
@@ -324,11 +346,21 @@ impl Master {
                 .find(|child| child.pid == pid)
                 .map(|child| child.worker)
             else {
+                if let Some(verdict) = self.upgrade.hear_end(pid, end) {
+                    verdict
+                        .err()
+                        .into_iter()
+                        .for_each(|why| self.refuse_upgrade(&why));
+                    continue;
+                }
                 log::debug!("master: reaped pid {pid}, which is none of the workers ({end})");
                 continue;
             };
             if let Some(child) = self.children.remove(&worker) {
-                self.scoreboard.row(child.row).settle();
+                match child.row {
+                    Some(row) => self.scoreboard.row(row).settle(),
+                    None => self.unite_tables(),
+                }
                 match end {
                     End::Exit(0) => {
                         log::debug!("master: worker {} (pid {pid}) has finished", child.slot)
@@ -510,7 +542,8 @@ impl Master {
 
     /// A row of the scoreboard that no living worker has.
     fn free_row(&self) -> Option<usize> {
-        (0..scoreboard::ROWS).find(|row| self.children.values().all(|child| child.row != *row))
+        (0..scoreboard::ROWS)
+            .find(|row| self.children.values().all(|child| child.row != Some(*row)))
     }
 
     fn order(&self, worker: WorkerId, order: Order) {
@@ -571,7 +604,8 @@ impl Master {
         format!("{workers} workers serve, generation {}", self.generation)
     }
 
-    fn leave(&self, failed: bool) -> Result<(), MasterError> {
+    fn leave(&mut self, failed: bool) -> Result<(), MasterError> {
+        self.upgrade.abandon();
         for child in self.children.values() {
             // Only a start that failed leaves with children alive.
             let _ = kill(child.pid, Signal::SIGKILL);
@@ -655,7 +689,7 @@ fn start_worker(
         pid,
         slot,
         channel: ours,
-        row,
+        row: Some(row),
         ready: false,
         beat: 0,
         still: 0,

@@ -6,7 +6,11 @@
 //! a time, and so does a worker that asks to be relieved; the old worker retires only when the new one has reported
 //! that it serves.
 
+mod standing;
+
 use std::time::{Duration, Instant};
+
+pub use self::standing::Standing;
 
 /// The first pause before a slot's worker is replaced again, after an immediate replacement did not live.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);

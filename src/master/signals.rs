@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1};
+use signal_hook::consts::{
+    SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -14,6 +16,8 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 pub enum Request {
     /// Read the configuration again and replace the workers.
     Reload,
+    /// Go on as the program that its file now holds.
+    Upgrade,
     /// Stop accepting, finish what is in flight, leave.
     Stop,
     /// Leave at once.
@@ -30,13 +34,17 @@ pub enum Request {
 impl Request {
     /// Whether it wants other workers than there are, which makes no sense of a server that stops.
     pub fn changes(self) -> bool {
-        matches!(self, Request::Reload | Request::More | Request::Fewer)
+        match self {
+            Request::Reload | Request::Upgrade | Request::More | Request::Fewer => true,
+            Request::Reopen | Request::Stop | Request::Abort | Request::Reap => false,
+        }
     }
 }
 
 /// The table: which signal asks for what.
 const TABLE: &[(i32, Request)] = &[
     (SIGHUP, Request::Reload),
+    (SIGUSR2, Request::Upgrade),
     (SIGTERM, Request::Stop),
     (SIGQUIT, Request::Stop),
     (SIGINT, Request::Abort),
@@ -100,6 +108,15 @@ impl Blocked {
         }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), Some(&mut before))?;
         Ok(Blocked(before))
+    }
+
+    /// Lets every signal come that another image of the program has blocked for this one, once there are handlers.
+    ///
+    /// # Errors
+    /// As [`Blocked::now`].
+    pub fn end() -> io::Result<()> {
+        SigSet::empty().thread_set_mask()?;
+        Ok(())
     }
 
     /// Leaves the signals blocked.

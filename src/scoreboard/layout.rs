@@ -30,6 +30,7 @@ pub(super) fn number() -> u64 {
         row::LANES,
         row::INTENTS,
         row::BEAT,
+        row::CONNECTIONS,
     ];
     // FNV-1a (draft-eastlake-fnv), which no release of a library can change.
     facts

@@ -15,7 +15,7 @@ pub(super) const INTENTS: usize = 64;
 pub(super) const BEAT: usize = INTENTS + LANES;
 
 /// Where the number of open connections is.
-const CONNECTIONS: usize = BEAT + 1;
+pub(super) const CONNECTIONS: usize = BEAT + 1;
 
 /// The words of a row, whole cache lines.
 pub(super) const WORDS: usize = INTENTS + LANES + 8;

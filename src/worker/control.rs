@@ -49,6 +49,10 @@ pub enum Heard<M> {
     End,
 }
 
+/// To be raised when a message comes to mean something else, or one can't be done without: a master speaks to the workers of
+/// the image that it was upgraded from.
+pub const PROTOCOL: u32 = 1;
+
 const READY: u8 = b'R';
 const WORN: u8 = b'W';
 const RETIRE: u8 = b'D';
@@ -64,6 +68,11 @@ impl Channel {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         Ok((Channel(ours), Channel(theirs)))
+    }
+
+    /// The master's end of a channel that the image of the program before this one made.
+    pub fn adopt(descriptor: OwnedFd) -> Channel {
+        Channel(descriptor)
     }
 
     /// Sends an order. A worker that is gone hears nothing, and its death is reported elsewhere.

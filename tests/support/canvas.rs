@@ -24,6 +24,8 @@ pub struct Canvas {
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
     open_files: Option<u64>,
+    /// The name to run it by, instead of its own.
+    program: Option<PathBuf>,
     /// Where a server's standard output goes, if anywhere.
     stdout: Option<Arc<OwnedFd>>,
 }
@@ -56,6 +58,7 @@ impl Canvas {
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
+            program: None,
             stdout: None,
         }
     }
@@ -88,6 +91,12 @@ impl Canvas {
     /// Runs it with this limit on open files, soft and hard.
     pub fn open_files(mut self, limit: u64) -> Self {
         self.open_files = Some(limit);
+        self
+    }
+
+    /// Runs it by this name: a link to it, or a copy.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
         self
     }
 
@@ -148,12 +157,13 @@ impl Canvas {
     }
 
     fn command(&self) -> Command {
+        let program = self.program.as_deref().unwrap_or(binary());
         let mut command = match self.open_files {
-            None => guarded(binary(), Signal::SIGKILL, None),
+            None => guarded(program, Signal::SIGKILL, None),
             Some(limit) => {
                 let mut command = guarded("prlimit", Signal::SIGKILL, None);
                 command.arg(format!("--nofile={limit}:{limit}"));
-                command.arg(binary());
+                command.arg(program);
                 command
             }
         };

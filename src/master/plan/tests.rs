@@ -384,6 +384,7 @@ mod properties {
         Worn(usize),
         Hung(usize),
         Reload(usize),
+        Upgrade,
         Time(u64),
     }
 
@@ -394,6 +395,7 @@ mod properties {
             1 => any::<usize>().prop_map(Fate::Worn),
             1 => any::<usize>().prop_map(Fate::Hung),
             2 => (1_usize..6).prop_map(Fate::Reload),
+            1 => Just(Fate::Upgrade),
             3 => (0_u64..40_000).prop_map(Fate::Time),
         ]
     }
@@ -489,6 +491,15 @@ mod properties {
                     // As the master does: one after the other.
                     Fate::Reload(_) if plan.is_rolling() => continue,
                     Fate::Reload(slots) => Event::Reload { slots },
+                    // As the master does: the next image goes on where this one stands, and reloads.
+                    Fate::Upgrade => {
+                        let Some(standing) = plan.standing() else { continue };
+                        let text = serde_json::to_string(&standing).expect("a text");
+                        let read = serde_json::from_str(&text).expect("what was written");
+                        plan = Plan::adopt(&read, PATIENCE, now);
+                        prop_assert_eq!(plan.standing(), Some(standing));
+                        Event::Reload { slots: plan.wanted() }
+                    }
                     Fate::Time(milliseconds) => {
                         now += Duration::from_millis(milliseconds);
                         Event::Tick

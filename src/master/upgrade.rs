@@ -1,0 +1,512 @@
+//! USR2: the master goes on as the program that its file now holds, with the same pid, sockets, workers and scoreboard.
+//!
+//! First a child of the new image looks whether it could: it reads the configuration and what it is to be handed. Then
+//! the master becomes the new image by execve(2), which takes the workers for its own, and replaces them as in a reload.
+//! Whatever fails before the exec changes nothing. From before the exec until there are handlers again signals are blocked,
+//! and wait.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, execve};
+
+use super::handover::{self, Arrival, HandedChild, HandedTable, Handover};
+use super::listeners::Listeners;
+use super::notify::{self, Phase};
+use super::plan::{Event, Plan, WorkerId};
+use super::signals::{Blocked, Request, Signals};
+use super::spawn::End;
+use super::{Child, LOOK_EVERY, Master, MasterError, Wish, patience};
+use crate::config::{Config, Sources, Workers, secret_spans};
+use crate::scoreboard::counters::Counter;
+use crate::scoreboard::{self, Adopted, Scoreboard};
+use crate::sys;
+use crate::worker::control::Channel;
+
+/// How long the new image may look whether it could take over.
+const CHECK_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much of its answer is read.
+const MOST_ANSWER: u64 = 1024;
+
+/// The way to another image.
+pub(super) struct Upgrade {
+    /// The file of the program.
+    program: PathBuf,
+    stage: Stage,
+}
+
+enum Stage {
+    Idle,
+    /// Asked for; what the workers are at comes first.
+    Wished,
+    /// A child looks.
+    Checking(Check),
+    /// The new image could take over.
+    Checked,
+}
+
+struct Check {
+    /// Its process, and the group of whatever it starts.
+    child: Pid,
+    until: Instant,
+    answer: File,
+}
+
+impl Upgrade {
+    pub(super) fn of(program: PathBuf) -> Self {
+        Upgrade {
+            program,
+            stage: Stage::Idle,
+        }
+    }
+
+    /// Another one while one is under way is the same.
+    pub(super) fn wish(&mut self) {
+        if let Stage::Idle = self.stage {
+            self.stage = Stage::Wished;
+        }
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.stage, Stage::Idle)
+    }
+
+    /// When the check has lasted too long.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Checking(check) => Some(check.until),
+            Stage::Idle | Stage::Wished | Stage::Checked => None,
+        }
+    }
+
+    /// Forgets it.
+    pub(super) fn abandon(&mut self) {
+        if let Stage::Checking(check) = std::mem::replace(&mut self.stage, Stage::Idle) {
+            check.end();
+        }
+    }
+
+    /// Hears that a child has ended; false if it is not the one that looks. `Err` is why the new image can't take over.
+    pub(super) fn hear_end(&mut self, pid: Pid, end: End) -> Option<Result<(), String>> {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Checking(check) if check.child == pid => {
+                let verdict = check.verdict(end);
+                if verdict.is_ok() {
+                    self.stage = Stage::Checked;
+                }
+                Some(verdict)
+            }
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+}
+
+impl Check {
+    fn start(program: &Path, handover: &Handover) -> io::Result<Self> {
+        let memory = handover.seal()?;
+        let (answer, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        // Our end alone: whatever writes too much shall wait, for its time to be over.
+        fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        set_inherited(memory.as_fd(), true)?;
+        let child = Command::new(program)
+            .arg(handover::CHECK)
+            .env(handover::VARIABLE, memory.as_raw_fd().to_string())
+            .stdin(Stdio::null())
+            .stdout(theirs)
+            .process_group(0)
+            .spawn()?;
+        Ok(Check {
+            child: Pid::from_raw(child.id().cast_signed()),
+            until: Instant::now() + CHECK_WITHIN,
+            answer: answer.into(),
+        })
+    }
+
+    fn end(&self) {
+        if let Err(error) = killpg(self.child, Signal::SIGKILL) {
+            log::debug!("master: the check of the new program is gone already: {error}");
+        }
+    }
+
+    fn verdict(self, end: End) -> Result<(), String> {
+        // What it has started and left behind has nothing to do any more.
+        self.end();
+        if end != End::Exit(0) {
+            return Err(format!("its check ended with {end}"));
+        }
+        let mut answer = Vec::new();
+        // The pipe may still be open elsewhere: then reading ends for want of more.
+        let _ = self.answer.take(MOST_ANSWER).read_to_end(&mut answer);
+        match answer.trim_ascii() == handover::CONSENT.as_bytes() {
+            true => Ok(()),
+            false => Err("its check does not answer as it should".to_owned()),
+        }
+    }
+}
+
+/// The file of this program, which an upgrade reads anew: as it was called, for the kernel's own name of it is that of a file
+/// which will have been replaced. `called` is the first word of the command line.
+pub(super) fn program(called: &OsStr) -> PathBuf {
+    let running = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    let inode = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let candidates: Vec<PathBuf> = match called.as_bytes().contains(&b'/') {
+        true => vec![called.into()],
+        false => std::env::split_paths(&search)
+            .map(|folder| folder.join(called))
+            .collect(),
+    };
+    candidates
+        .into_iter()
+        .find(|path| {
+            inode(path)
+                .ok()
+                .is_some_and(|found| inode(&running).ok() == Some(found))
+        })
+        .and_then(|path| std::path::absolute(path).ok())
+        .unwrap_or(running)
+}
+
+impl Master {
+    /// Does the next step of an upgrade, if one is due. Does not return if that was the last one.
+    pub(super) fn pursue_upgrade(&mut self) -> Vec<Event> {
+        if self.plan.is_stopping() {
+            self.upgrade.abandon();
+        }
+        match &mut self.upgrade.stage {
+            Stage::Idle => {}
+            Stage::Wished => self.start_check(),
+            Stage::Checking(check) => {
+                if check.until <= Instant::now() {
+                    let why = format!("its check takes longer than {CHECK_WITHIN:?}");
+                    self.upgrade.abandon();
+                    self.refuse_upgrade(&why);
+                }
+            }
+            Stage::Checked => return self.hand_over(),
+        }
+        Vec::new()
+    }
+
+    fn start_check(&mut self) {
+        let Some(handover) = self.handover() else {
+            return;
+        };
+        let program = self.upgrade.program.clone();
+        log::info!("master: upgrading: checking {}", program.display());
+        notify::tell(Phase::Reloading, "upgrading: checking the new program");
+        match Check::start(&program, &handover) {
+            Ok(check) => self.upgrade.stage = Stage::Checking(check),
+            Err(error) => self.refuse_upgrade(&format!("it can't be run: {error}")),
+        }
+    }
+
+    pub(super) fn refuse_upgrade(&mut self, why: &str) {
+        self.upgrade.stage = Stage::Idle;
+        log::error!(
+            "master: upgrade to {} refused, everything stays as it is: {why}",
+            self.upgrade.program.display()
+        );
+        notify::tell(Phase::Ready, &format!("upgrade refused: {why}"));
+    }
+
+    /// What there is to hand over; none while workers are being replaced.
+    fn handover(&self) -> Option<Handover> {
+        let plan = self.plan.standing()?;
+        let children = self.children.values().map(|child| HandedChild {
+            worker: child.worker.0,
+            pid: child.pid.as_raw(),
+            slot: child.slot,
+            row: child.row,
+            channel: child.channel.as_fd().as_raw_fd(),
+            ready: child.ready,
+        });
+        let age = self.started.elapsed().as_millis() as u64;
+        Some(Handover::new(
+            self.upgrade.program.clone().into(),
+            self.sources.args().to_vec(),
+            self.listeners.handed(),
+            HandedTable {
+                descriptor: self.memory.as_raw_fd(),
+                counters: Counter::all().map(Counter::name).collect(),
+            },
+            children.collect(),
+            plan,
+            scoreboard::moment().saturating_sub(age),
+        ))
+    }
+
+    /// Becomes the new image, unless the server was told to stop in the meantime.
+    fn hand_over(&mut self) -> Vec<Event> {
+        let Some(handover) = self.handover() else {
+            return Vec::new();
+        };
+        let blocked = match Blocked::now() {
+            Ok(blocked) => blocked,
+            Err(error) => {
+                self.refuse_upgrade(&format!("signals can't be made to wait: {error}"));
+                return Vec::new();
+            }
+        };
+        // What this image's handlers have heard, and the next one's never will.
+        let heard = self.signals.take();
+        if heard.contains(&Request::Stop) || heard.contains(&Request::Abort) {
+            drop(blocked);
+            return self.heed(&heard);
+        }
+        if heard.contains(&Request::Reopen) {
+            self.reopen_logs();
+        }
+        // A wish to read the configuration again comes true with the upgrade.
+        notify::tell(Phase::Reloading, "upgrading");
+        let error = match self.exec(&handover) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        drop(blocked);
+        self.refuse_upgrade(&format!("it can't be run: {error}"));
+        self.heed(&heard)
+    }
+
+    fn exec(&self, handover: &Handover) -> io::Result<std::convert::Infallible> {
+        let memory = handover.seal()?;
+        let program = CString::new(self.upgrade.program.as_os_str().as_bytes())?;
+        let arguments = masked(&handover.arguments);
+        let arguments: Result<Vec<_>, _> = arguments.into_iter().map(CString::new).collect();
+        let mut environment: Vec<(OsString, OsString)> = std::env::vars_os()
+            .filter(|(name, _)| name != handover::VARIABLE)
+            .collect();
+        environment.push((
+            handover::VARIABLE.into(),
+            memory.as_raw_fd().to_string().into(),
+        ));
+        let environment: Result<Vec<_>, _> = environment
+            .into_iter()
+            .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
+            .collect();
+        let (arguments, environment) = (arguments?, environment?);
+        self.set_all_inherited(true)?;
+        set_inherited(memory.as_fd(), true)?;
+        let executed = execve(&program, &arguments, &environment);
+        self.set_all_inherited(false)?;
+        Ok(executed?)
+    }
+
+    /// Leaves everything open that is handed over across an exec, or closes it there again.
+    fn set_all_inherited(&self, inherited: bool) -> io::Result<()> {
+        let channels = self.children.values().map(|child| child.channel.as_fd());
+        let sockets = self.listeners.descriptors();
+        for descriptor in channels.chain(sockets).chain([self.memory.as_fd()]) {
+            set_inherited(descriptor, inherited)?;
+        }
+        Ok(())
+    }
+
+    /// Believes what is cached again, once the last worker is gone whose table is another one.
+    pub(super) fn unite_tables(&self) {
+        let strangers = self.children.values().any(|child| child.row.is_none());
+        if self.scoreboard.is_divided() && !strangers {
+            self.scoreboard.unite();
+            log::info!(
+                "master: the last worker with another scoreboard is gone; answers are cached again"
+            );
+        }
+    }
+}
+
+fn set_inherited(descriptor: BorrowedFd<'_>, inherited: bool) -> io::Result<()> {
+    let flags = match inherited {
+        true => FdFlag::empty(),
+        false => FdFlag::FD_CLOEXEC,
+    };
+    fcntl(descriptor, FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}
+
+/// The command line as `ps` has shown it ever since the start: each byte of a secret is a `*`.
+fn masked(arguments: &[OsString]) -> Vec<Vec<u8>> {
+    let mut masked: Vec<Vec<u8>> = arguments
+        .iter()
+        .map(|word| word.clone().into_vec())
+        .collect();
+    for (index, span) in secret_spans(arguments) {
+        masked[index][span].fill(b'*');
+    }
+    masked
+}
+
+/// Goes on as a master with what the image before this one handed over, and replaces its workers.
+///
+/// # Errors
+/// What was handed over can't be taken. The workers notice that their master is gone, and finish.
+pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterError> {
+    let failed = |what| move |error: io::Error| MasterError::System(what, error);
+    let mut signals = Signals::listen().map_err(failed("can't listen for signals"))?;
+    Blocked::end().map_err(failed("can't listen for signals"))?;
+    log::info!(
+        "master: version {} takes over from {} with {} workers",
+        env!("CARGO_PKG_VERSION"),
+        handover.version,
+        handover.children.len()
+    );
+    let Some(mut config) = load_at_last(&sources, &mut signals)? else {
+        return Ok(());
+    };
+    log::set_max_level(config.log_level);
+    let not_handed = failed("what was handed over can't be taken");
+    let listeners = Listeners::adopt(&handover.listeners).map_err(&not_handed)?;
+    let (scoreboard, memory, shared) = adopt_scoreboard(handover)?;
+    let mut children = std::collections::HashMap::new();
+    for child in &handover.children {
+        let channel = sys::adopt_descriptor(child.channel).map_err(&not_handed)?;
+        let worker = WorkerId(child.worker);
+        children.insert(
+            worker,
+            Child {
+                worker,
+                pid: Pid::from_raw(child.pid),
+                slot: child.slot,
+                channel: Channel::adopt(channel),
+                row: child.row.filter(|_| shared),
+                ready: child.ready,
+                beat: 0,
+                still: 0,
+            },
+        );
+    }
+    // Until a worker of the new configuration serves, what there is stays: the reload that follows brings the rest.
+    config.listen = listeners.asked();
+    config.workers = Workers::Fixed(handover.plan.wanted());
+    let now = Instant::now();
+    let age = scoreboard::moment().saturating_sub(handover.started);
+    let mut master = Master {
+        plan: Plan::adopt(&handover.plan, patience(&config), now),
+        sources,
+        config,
+        candidate: None,
+        wish: Some(Wish::Reload),
+        look_at: now + LOOK_EVERY,
+        generation: handover.plan.generation(),
+        listeners,
+        scoreboard,
+        memory,
+        signals,
+        children,
+        degraded: handover.plan.degraded().collect(),
+        started: now.checked_sub(Duration::from_millis(age)).unwrap_or(now),
+        upgrade: Upgrade::of(handover.program.clone().into()),
+    };
+    // Who died when nobody listened.
+    let deaths = master.reap();
+    master.unite_tables();
+    master.serve(deaths)
+}
+
+/// Reads the configuration, which was good a moment ago when the check read it. If it no longer is, the old workers serve
+/// while it is tried again; none if the server is told to stop meanwhile.
+fn load_at_last(sources: &Sources, signals: &mut Signals) -> Result<Option<Config>, MasterError> {
+    let mut told = false;
+    loop {
+        match sources.load() {
+            Ok(config) => return Ok(Some(config)),
+            Err(error) if !told => {
+                told = true;
+                log::error!(
+                    "master: the configuration has changed since the upgrade was checked; it is read again every second, and \
+                     meanwhile the old workers serve, but none is replaced: {error}"
+                );
+            }
+            Err(_) => {}
+        }
+        let mut wait = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(
+            &mut wait,
+            PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                return Err(MasterError::System("can't wait for signals", error.into()));
+            }
+        }
+        if signals
+            .take()
+            .iter()
+            .any(|request| matches!(request, Request::Stop | Request::Abort))
+        {
+            log::info!(
+                "master: stopped before it could take over; the workers finish what is in flight"
+            );
+            return Ok(None);
+        }
+    }
+}
+
+/// The scoreboard to go on with, the memory that it is in, and whether it is the one that was handed over.
+fn adopt_scoreboard(handover: &Handover) -> Result<(Scoreboard, OwnedFd, bool), MasterError> {
+    let failed = |error| MasterError::System("can't share memory with workers", error);
+    let memory = sys::adopt_descriptor(handover.scoreboard.descriptor).map_err(failed)?;
+    let invalid = |error| failed(io::Error::new(io::ErrorKind::InvalidData, error));
+    match Scoreboard::adopt(&memory, &handover.scoreboard.counters).map_err(invalid)? {
+        Adopted::Shared(scoreboard) => Ok((scoreboard, memory, true)),
+        Adopted::Foreign => {
+            let (scoreboard, own) = Scoreboard::in_memory().map_err(failed)?;
+            // Both, and before anyone with the new one is there to write.
+            scoreboard::divide(&memory).map_err(invalid)?;
+            scoreboard.divide();
+            log::warn!(
+                "master: this version lays the scoreboard out in another way: until the old workers are gone, answers come from \
+                 the database and from no cache, and what they have counted is not told in the end"
+            );
+            Ok((scoreboard, own, false))
+        }
+    }
+}
+
+/// What this process was started for; see [`Arrival::of`].
+///
+/// # Errors
+/// What was handed over can't be taken.
+pub fn arrive(arguments: &[OsString]) -> Result<Arrival, String> {
+    Arrival::of(arguments, std::env::var_os(handover::VARIABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_shown_as_long_as_it_is_and_without_secrets() {
+        let line = ["c", "--database-url", "postgres://u:pw@h/d", "--workers=2"];
+        let shown = masked(&line.map(OsString::from));
+        assert_eq!(shown[2], b"postgres://u:**@h/d");
+        assert_eq!(shown[3], b"--workers=2");
+    }
+
+    #[test]
+    fn the_program_is_found_as_it_was_called_even_when_that_is_no_path() {
+        let own = std::env::current_exe().expect("a program");
+        assert_eq!(program(own.as_os_str()), own);
+        let link = tempfile::tempdir().expect("a folder");
+        let link = link.path().join("current");
+        std::os::unix::fs::symlink(&own, &link).expect("a link");
+        assert_eq!(program(link.as_os_str()), link);
+        // A name that a wrapper made up.
+        assert_eq!(program(OsStr::new("-canvas")), own);
+        assert_eq!(program(OsStr::new("/nowhere/canvas")), own);
+    }
+}
