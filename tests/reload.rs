@@ -123,6 +123,33 @@ fn a_broken_configuration_leaves_the_workers_alone() {
     server.reload(3);
 }
 
+/// The sockets for the slots that the reload wanted once took their share of the connections, although no worker would
+/// ever accept from them.
+#[test]
+fn a_reload_to_more_workers_that_fails_leaves_no_connection_waiting() {
+    let backend = Backend::sqlite();
+    let file = configure(backend.dir.path(), "workers = 1\n");
+    let mut server = backend.canvas().arg("--config").arg(&file).start();
+    server.allow("reload failed");
+    server.allow("access log");
+    let workers = server.workers();
+    let log = backend.dir.join("nowhere/access.log");
+    for count in [4, 8] {
+        let settings = format!("workers = {count}\naccess_log = {log:?}\n");
+        configure(backend.dir.path(), &settings);
+        let length = server.log_length();
+        server.signal(Signal::SIGHUP);
+        server.wait_for_line_after(length, "reload failed");
+        for _ in 0..40 {
+            server.get("/healthz").expect(200);
+        }
+        assert_eq!(server.workers(), workers);
+    }
+    configure(backend.dir.path(), "workers = 4\n");
+    server.reload(4);
+    assert_eq!(server.answering_workers().len(), 4);
+}
+
 /// The master and the new workers keep the listeners open, so a worker that only closes them goes on being told of
 /// connections that are not its own.
 #[test]

@@ -435,7 +435,7 @@ fn new_workers_that_do_not_get_ready_leave_the_old_ones_serving() {
     let log = backend.dir.join("nowhere/access.log");
     backend.dir.write(
         "config.toml",
-        &format!("workers = 2\naccess_log = {log:?}\n"),
+        &format!("workers = 3\naccess_log = {log:?}\n"),
     );
     let length = server.log_length();
     server.signal(Signal::SIGUSR2);
@@ -453,7 +453,7 @@ fn new_workers_that_do_not_get_ready_leave_the_old_ones_serving() {
         let now = server.workers();
         now.len() == 2 && !now.contains(&victim)
     });
-    server.reload(2);
+    server.reload(3);
     assert!(alive(master));
 }
 

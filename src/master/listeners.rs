@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Listen;
 use crate::sys;
@@ -54,6 +54,9 @@ struct Group {
     /// The address as bound.
     bound: SocketAddr,
     sockets: Vec<TcpListener>,
+    /// How many of the sockets listen; the others, behind them, are for slots that there may be: the kernel gives them no
+    /// connection.
+    listening: usize,
 }
 
 /// All sockets of the server.
@@ -83,7 +86,7 @@ struct HandedGroup {
 }
 
 impl Listeners {
-    /// All of it, to be handed over.
+    /// All of it, to be handed over. Every socket listens while no worker is being replaced.
     pub fn handed(&self) -> HandedListeners {
         let hand = |group: &Group| HandedGroup {
             asked: group.asked.address,
@@ -104,16 +107,18 @@ impl Listeners {
     pub fn adopt(handed: &HandedListeners) -> io::Result<Self> {
         let adopt = |group: &HandedGroup| {
             let sockets = group.sockets.iter();
-            let sockets: io::Result<_> = sockets
+            let sockets: io::Result<Vec<TcpListener>> = sockets
                 .map(|socket| sys::adopt_descriptor(*socket).map(TcpListener::from))
                 .collect();
+            let sockets = sockets?;
             Ok(Group {
                 asked: Listen {
                     address: group.asked,
                     proxied: group.proxied,
                 },
                 bound: group.bound,
-                sockets: sockets?,
+                listening: sockets.len(),
+                sockets,
             })
         };
         let groups: io::Result<_> = handed.groups.iter().map(adopt).collect();
@@ -137,8 +142,9 @@ impl Listeners {
         self.groups.iter().map(|group| group.asked).collect()
     }
 
-    /// Listens on what is wanted and not yet listened on, with at least one socket a slot. Addresses that are not wanted
-    /// any more stay until [`Listeners::retain`]. On an error nothing has changed.
+    /// Listens on the wanted addresses that are not yet listened on, with a socket a slot. Where there are sockets already, but
+    /// fewer than slots, the rest is bound and waits for [`Listeners::open`], since nobody would serve its queue before.
+    /// Addresses that are not wanted any more stay until [`Listeners::retain`]. On an error nothing has changed.
     ///
     /// # Errors
     /// An address is taken, not ours to bind, or descriptors have run out.
@@ -168,6 +174,28 @@ impl Listeners {
         }
         self.groups.extend(fresh);
         Ok(())
+    }
+
+    /// Lets all sockets listen: there will be somebody who serves them.
+    ///
+    /// # Errors
+    /// The kernel's. The sockets of before serve the address all the same.
+    pub fn open(&mut self) -> io::Result<()> {
+        for group in &mut self.groups {
+            for socket in &group.sockets[group.listening..] {
+                SockRef::from(socket).listen(BACKLOG)?;
+                group.listening += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up what [`Listeners::extend`] made beyond these addresses, which are those of before, and what does not listen.
+    pub fn withdraw(&mut self, wanted: &[Listen]) {
+        self.retain(wanted);
+        for group in &mut self.groups {
+            group.sockets.truncate(group.listening);
+        }
     }
 
     /// Gives up the addresses that are not wanted; those who are connected stay so.
@@ -235,21 +263,23 @@ impl Group {
             asked: listen,
             bound,
             sockets: vec![first.into()],
+            listening: 1,
         };
         for _ in 1..slots {
             let socket = group.join()?;
+            SockRef::from(&socket).listen(BACKLOG).map_err(fail)?;
             group.sockets.push(socket);
+            group.listening += 1;
         }
         Ok(group)
     }
 
-    /// One more socket on the group's address.
+    /// One more socket on the group's address, which does not listen yet.
     fn join(&self) -> Result<TcpListener, ListenError> {
         let join = || -> io::Result<TcpListener> {
             let socket = open(self.bound)?;
             socket.set_reuse_port(true)?;
             socket.bind(&self.bound.into())?;
-            socket.listen(BACKLOG)?;
             Ok(socket.into())
         };
         join().map_err(|error| ListenError::Failed(self.bound, error))
@@ -319,6 +349,12 @@ mod tests {
         listeners.extend(&[any()], 2).expect("enough");
         assert_eq!(numbers(&listeners), [0, 1, 2, 3]);
         listeners.extend(&[any()], 6).expect("more");
+        assert_eq!(numbers(&listeners), [0, 1, 2, 3, 4, 5]);
+        listeners.open().expect("they are bound");
+        listeners.withdraw(&[any()]);
+        assert_eq!(numbers(&listeners), [0, 1, 2, 3, 4, 5]);
+        listeners.extend(&[any()], 8).expect("even more");
+        listeners.withdraw(&[any()]);
         assert_eq!(numbers(&listeners), [0, 1, 2, 3, 4, 5]);
         listeners.retain(&[]);
         assert_eq!(listeners.addresses().count(), 0);

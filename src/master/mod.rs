@@ -434,6 +434,9 @@ impl Master {
                     self.plan.set_patience(patience(&config));
                     self.config = config;
                 }
+                if let Err(error) = self.listeners.open() {
+                    log::error!("master: can't listen for the slots that are new: {error}");
+                }
                 self.generation += 1;
             }
             Action::Reloaded => {
@@ -447,7 +450,7 @@ impl Master {
             }
             Action::RejectReload => {
                 self.candidate = None;
-                self.listeners.retain(&self.config.listen);
+                self.listeners.withdraw(&self.config.listen);
                 log::error!(
                     "master: reload failed: its first worker did not get ready; the old workers keep serving"
                 );
@@ -473,11 +476,11 @@ impl Master {
             .listeners
             .extend(&config.listen, config.workers.count())
         {
-            self.listeners.retain(&self.config.listen);
+            self.listeners.withdraw(&self.config.listen);
             return self.refuse_reload(&error);
         }
         if let Err(error) = prepare(&config) {
-            self.listeners.retain(&self.config.listen);
+            self.listeners.withdraw(&self.config.listen);
             return self.refuse_reload(&error);
         }
         warn_of_limits(&config);

@@ -265,7 +265,8 @@ fn accept_one<S: Service>(listener: &Inherited, gate: &Gate, door: &Arc<Door<S>>
         Ok((stream, _)) => stream,
         Err(error) => {
             return match error.kind() {
-                io::ErrorKind::WouldBlock => Accepted::None,
+                // A listener for a slot that is yet to come does not listen.
+                io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => Accepted::None,
                 // accept(2): errors of the connection, not of the listener.
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => Accepted::One,
                 _ => no_room("descriptor", error),
