@@ -423,6 +423,45 @@ fn a_configuration_that_the_new_program_refuses_is_not_taken_over() {
     upgrade(&server, 3);
 }
 
+/// The check finds the configuration good, and it is spoilt before the new image reads it: the old workers serve until it
+/// is mended, or until the server is told to stop.
+#[test]
+fn a_configuration_that_is_spoilt_after_the_check_is_waited_for() {
+    for mended in [true, false] {
+        let backend = Backend::sqlite();
+        let program = Program::new(backend.dir.path());
+        let file = backend.dir.write("config.toml", "workers = 2\n");
+        let canvas = backend.canvas().program(&program.link);
+        let mut server = canvas.arg("--config").arg(&file).start();
+        server.allow("the configuration has changed");
+        let spoiler = format!(
+            "#!/bin/sh\n[ \"$1\" != --upgrade-check ] && exec '{}' \"$@\"\n\
+             echo 'wrokers = 2' > '{}'\necho canvas-cluster can take over\n",
+            binary().display(),
+            file.display()
+        );
+        let spoiler = backend.dir.write("spoiler", &spoiler);
+        std::fs::set_permissions(&spoiler, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        program.point_to(&spoiler);
+        let workers = server.workers();
+        server.signal(Signal::SIGUSR2);
+        server.wait_for_line("the configuration has changed");
+        for _ in 0..8 {
+            server.get("/healthz").expect(200);
+        }
+        assert_eq!(server.workers(), workers);
+        if mended {
+            backend.dir.write("config.toml", "workers = 3\n");
+            server.wait_for_line(REPLACED);
+            wait_until(PATIENCE, "the old workers to leave", || {
+                let now = server.workers();
+                now.is_disjoint(&workers) && now.len() == 3
+            });
+        }
+        server.stop_with(Signal::SIGTERM);
+    }
+}
+
 #[test]
 fn new_workers_that_do_not_get_ready_leave_the_old_ones_serving() {
     let backend = Backend::sqlite();

@@ -8,6 +8,7 @@ mod notify;
 pub mod plan;
 mod signals;
 mod spawn;
+mod takeover;
 mod upgrade;
 
 use std::collections::{HashMap, HashSet};
@@ -29,8 +30,9 @@ use self::notify::Phase;
 use self::plan::{Action, Event, Patience, Plan, WorkerId};
 use self::signals::{Request, Signals};
 use self::spawn::End;
+pub use self::takeover::take_over;
 use self::upgrade::Upgrade;
-pub use self::upgrade::{arrive, take_over};
+pub use self::upgrade::arrive;
 use crate::config::{Config, MOST_WORKERS, Sources, Workers};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};

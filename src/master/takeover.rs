@@ -1,0 +1,161 @@
+//! The other side of an upgrade: a new image of the program goes on as a master with what the one before it handed over.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use super::handover::Handover;
+use super::listeners::Listeners;
+use super::plan::{Plan, WorkerId};
+use super::signals::{Blocked, Request, Signals};
+use super::upgrade::Upgrade;
+use super::{Child, LOOK_EVERY, Master, MasterError, Wish, patience};
+use crate::config::{Config, Sources, Workers};
+use crate::scoreboard::{self, Adopted, Scoreboard};
+use crate::sys;
+use crate::worker::control::Channel;
+
+/// Goes on as a master with what the image before this one handed over, and replaces its workers.
+///
+/// # Errors
+/// What was handed over can't be taken. The workers notice that their master is gone, and finish.
+pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterError> {
+    let failed = |what| move |error: io::Error| MasterError::System(what, error);
+    let mut signals = Signals::listen().map_err(failed("can't listen for signals"))?;
+    Blocked::end().map_err(failed("can't listen for signals"))?;
+    log::info!(
+        "master: version {} takes over from {} with {} workers",
+        env!("CARGO_PKG_VERSION"),
+        handover.version,
+        handover.children.len()
+    );
+    let Some(mut config) = load_at_last(&sources, &mut signals)? else {
+        return Ok(());
+    };
+    log::set_max_level(config.log_level);
+    let not_handed = failed("what was handed over can't be taken");
+    let listeners = Listeners::adopt(&handover.listeners).map_err(&not_handed)?;
+    let (scoreboard, memory, shared) = adopt_scoreboard(handover)?;
+    let mut children = HashMap::new();
+    for child in &handover.children {
+        let channel = sys::adopt_descriptor(child.channel).map_err(&not_handed)?;
+        let worker = WorkerId(child.worker);
+        children.insert(
+            worker,
+            Child {
+                worker,
+                pid: Pid::from_raw(child.pid),
+                slot: child.slot,
+                channel: Channel::adopt(channel),
+                row: child.row.filter(|_| shared),
+                ready: child.ready,
+                beat: 0,
+                still: 0,
+            },
+        );
+    }
+    // Until a worker of the new configuration serves, what there is stays: the reload that follows brings the rest.
+    config.listen = listeners.asked();
+    config.workers = Workers::Fixed(handover.plan.wanted());
+    let now = Instant::now();
+    let age = scoreboard::moment().saturating_sub(handover.started);
+    let mut master = Master {
+        plan: Plan::adopt(&handover.plan, patience(&config), now),
+        sources,
+        config,
+        candidate: None,
+        wish: Some(Wish::Reload),
+        look_at: now + LOOK_EVERY,
+        generation: handover.plan.generation(),
+        listeners,
+        scoreboard,
+        memory,
+        signals,
+        children,
+        degraded: handover.plan.degraded().collect(),
+        started: now.checked_sub(Duration::from_millis(age)).unwrap_or(now),
+        upgrade: Upgrade::of(handover.program.clone().into()),
+    };
+    // Who died when nobody listened.
+    let deaths = master.reap();
+    master.unite_tables();
+    master.serve(deaths)
+}
+
+/// Reads the configuration, which was good a moment ago when the check read it. If it no longer is, the old workers serve
+/// while it is tried again; none if the server is told to stop meanwhile.
+fn load_at_last(sources: &Sources, signals: &mut Signals) -> Result<Option<Config>, MasterError> {
+    let mut told = false;
+    loop {
+        match sources.load() {
+            Ok(config) => return Ok(Some(config)),
+            Err(error) if !told => {
+                told = true;
+                log::error!(
+                    "master: the configuration has changed since the upgrade was checked; it is read again every second, and \
+                     meanwhile the old workers serve, but none is replaced: {error}"
+                );
+            }
+            Err(_) => {}
+        }
+        let mut wait = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(
+            &mut wait,
+            PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => {
+                return Err(MasterError::System("can't wait for signals", error.into()));
+            }
+        }
+        if signals
+            .take()
+            .iter()
+            .any(|request| matches!(request, Request::Stop | Request::Abort))
+        {
+            log::info!(
+                "master: stopped before it could take over; the workers finish what is in flight"
+            );
+            return Ok(None);
+        }
+    }
+}
+
+/// The scoreboard to go on with, the memory that it is in, and whether it is the one that was handed over.
+fn adopt_scoreboard(handover: &Handover) -> Result<(Scoreboard, OwnedFd, bool), MasterError> {
+    let failed = |error| MasterError::System("can't share memory with workers", error);
+    let memory = sys::adopt_descriptor(handover.scoreboard.descriptor).map_err(failed)?;
+    let invalid = |error| failed(io::Error::new(io::ErrorKind::InvalidData, error));
+    match Scoreboard::adopt(&memory, &handover.scoreboard.counters).map_err(invalid)? {
+        Adopted::Shared(scoreboard) => Ok((scoreboard, memory, true)),
+        Adopted::Foreign => {
+            let (scoreboard, own) = Scoreboard::in_memory().map_err(failed)?;
+            // Both, and before anyone with the new one is there to write.
+            scoreboard::divide(&memory).map_err(invalid)?;
+            scoreboard.divide();
+            log::warn!(
+                "master: this version lays the scoreboard out in another way: until the old workers are gone, answers come from \
+                 the database and from no cache, and what they have counted is not told in the end"
+            );
+            Ok((scoreboard, own, false))
+        }
+    }
+}
+
+impl Master {
+    /// Believes what is cached again, once the last worker is gone whose table is another one.
+    pub(super) fn unite_tables(&self) {
+        let strangers = self.children.values().any(|child| child.row.is_none());
+        if self.scoreboard.is_divided() && !strangers {
+            self.scoreboard.unite();
+            log::info!(
+                "master: the last worker with another scoreboard is gone; answers are cached again"
+            );
+        }
+    }
+}
