@@ -38,7 +38,7 @@ pub fn readme_table() -> String {
 }
 
 /// Signals to the master: their names, what it does, and what becomes of requests. README has the same in more words.
-const SIGNALS: [(&str, &str, &str); 6] = [
+const SIGNALS: [(&str, &str, &str); 7] = [
     (
         "HUP",
         "Reads the configuration again and replaces the workers, a tenth of them at a time; the first one tries it.",
@@ -51,6 +51,12 @@ const SIGNALS: [(&str, &str, &str); 6] = [
     ),
     ("INT", "Stops at once.", "What is in flight is cut off."),
     ("USR1", "Opens the access log anew.", "None is touched."),
+    (
+        "USR2",
+        "Upgrades: becomes the program that its file now holds, with the same pid, sockets and counters, and replaces the \
+         workers one by one. A new program that can't take over is refused, and everything stays as it is.",
+        "None is lost.",
+    ),
     (
         "TTIN, TTOU",
         "Goes on with one worker more, or one fewer, until the next HUP.",
