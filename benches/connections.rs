@@ -127,7 +127,7 @@ fn idle(server: &Server, count: usize) -> Outcome<i64> {
 fn busy(server: &Server, count: usize) -> Outcome<i64> {
     // Beside stacks a worker has some 1,100 mappings.
     let needed = 2 * count as u64 + 2_000;
-    match Host::read(Path::new("/"), None).map_count {
+    match Host::new(Path::new("/"), None).number("vm.max_map_count") {
         Some(allowed) if allowed < needed => {
             return Err(format!(
                 "vm.max_map_count = {allowed} is not enough: `sysctl -w vm.max_map_count={needed}`"

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use canvas_cluster::config::{
-    self, Config, Database, EXIT_USAGE, Fill, Mode, SeedOptions, Sources,
+    self, Config, Database, EXIT_UNMET, EXIT_USAGE, Fill, Mode, SeedOptions, Sources, Tune,
 };
 use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
 use canvas_cluster::store::url::DatabaseUrl;
+use canvas_cluster::tune::{self, Change, Verdict};
 use canvas_cluster::{logging, master, seed, sys};
 
 /// The exit code when the system or the database, not the user, is in the way.
@@ -88,7 +89,8 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             for (key, value, origin) in config.describe() {
                 println!("{key} = {value} ({origin})");
             }
-            for complaint in master::complaints(&config) {
+            let found = master::limits::check(&config);
+            for complaint in found.into_iter().filter_map(|finding| finding.complaint) {
                 log::warn!("{complaint}");
             }
             println!("the configuration is good");
@@ -104,6 +106,7 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             Ok(())
         }
         Mode::Seed(options) => fill(&database, options).map_err(system),
+        Mode::Tune(what) => tune_host(what, &config),
     }
 }
 
@@ -114,6 +117,41 @@ fn database_url(config: &Config) -> Result<DatabaseUrl, Failure> {
         Database::Url(url) => DatabaseUrl::parse(url.expose())
             .map_err(|error| Failure(EXIT_USAGE, format!("database_url: {error}"))),
     }
+}
+
+/// Shows the host's limits, raises them, or prints files that do.
+fn tune_host(what: Tune, config: &Config) -> Result<(), Failure> {
+    let needs = master::limits::needs_of(config);
+    match what {
+        Tune::PrintSysctl => print!("{}", tune::sysctl_file(&needs)),
+        Tune::PrintLimits => print!("{}", tune::limits_file(&needs)),
+        Tune::Check | Tune::Apply => {
+            let mut code = EXIT_UNMET;
+            if what == Tune::Apply {
+                code = EXIT_SYSTEM;
+                let (changes, failures) = master::limits::apply(config);
+                for Change { name, from, to } in changes {
+                    println!("{name}: raised from {from} to {to}");
+                }
+                for (name, error) in failures {
+                    println!("{name}: can't be raised: {error}");
+                }
+            }
+            let found = master::limits::check(config);
+            print!("{}", tune::report(&found));
+            let short = found
+                .iter()
+                .filter(|finding| finding.verdict == Verdict::Short)
+                .count();
+            if short > 0 {
+                return Err(Failure(
+                    code,
+                    format!("{short} limits of the host are too low for this configuration"),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Fills the table and says what was done.

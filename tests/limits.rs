@@ -1,13 +1,14 @@
 //! The host's limits: what does not allow what is configured is told at the start, by `check` and at a reload; and a
-//! worker takes no more than is reckoned.
+//! worker takes no more than is reckoned. `tune` compares and prints.
 
 use canvas_cluster::config;
+use canvas_cluster::tune::table::ROWS;
 use canvas_cluster::worker::needs::needs;
 
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::shoes::{create, list_target, post};
-use crate::support::{Backend, alone, over_both_stores};
+use crate::support::{Backend, Canvas, Dir, alone, over_both_stores};
 
 #[test]
 fn a_low_limit_on_open_files_is_told_once_with_its_remedy() {
@@ -45,6 +46,240 @@ fn a_low_limit_on_open_files_is_told_once_with_its_remedy() {
         .expect(0)
         .naming(&words)
         .naming(&["may open 300 files", "the configuration is good"]);
+}
+
+/// Runs a command in the network of a process; its standard output.
+fn in_network_of(pid: i32, command: &[&str]) -> String {
+    let output = std::process::Command::new("nsenter")
+        .args(["--target", &pid.to_string(), "--net", "--"])
+        .args(command)
+        .output()
+        .expect("nsenter");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Whether a network namespace can be made, which takes CAP_SYS_ADMIN.
+fn may_have_own_network() -> bool {
+    let mut unshare = std::process::Command::new("unshare");
+    unshare
+        .args(["--net", "true"])
+        .stderr(std::process::Stdio::null());
+    unshare.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn tune_apply_raises_what_it_may_and_fails_by_what_it_may_not() {
+    let dir = Dir::new();
+    let apply = |connections: &str| {
+        Canvas::new(dir.path())
+            .args(["tune", "--apply", "--workers", "1", "--lanes", "1"])
+            .args(["--max-connections", connections])
+    };
+    // One limit is too low, and of those that can't be raised from here.
+    let ended = apply("1000").open_files(300).run().expect(111);
+    ended.naming(&["nofile", "too low", "LimitNOFILE="]);
+    if may_have_own_network() {
+        let ended = apply("5000").own_network().run().expect(0);
+        let raised = "net.core.somaxconn: raised from 4096 to 5000\n";
+        assert!(ended.stdout.starts_with(raised), "{ended:?}");
+        assert!(
+            rows(&ended.stdout[raised.len()..])
+                .iter()
+                .all(|row| row[3] != "too low")
+        );
+    }
+}
+
+#[test]
+fn a_privileged_server_raises_what_is_too_low_at_a_reload_and_uses_it() {
+    let backend = Backend::sqlite();
+    let file = backend.dir.write("canvas.toml", "max_connections = 10\n");
+    let raised = "raised net.core.somaxconn from ";
+    let canvas = || {
+        backend
+            .canvas()
+            .workers(2)
+            .env("CANVAS_CONFIG", &file)
+            .env("CANVAS_TUNE_HOST", "true")
+            .args(["--listen", "0.0.0.0:0", "--allow-anonymous-writes"])
+    };
+    if !may_have_own_network() {
+        // Nobody else may, so the server serves as it is and tells.
+        backend
+            .dir
+            .write("canvas.toml", "max_connections = 60000\n");
+        let mut server = canvas().launch_as_it_is();
+        server.wait_until_ready();
+        assert!(server.lines_with(raised).is_empty());
+        return;
+    }
+    let mut server = canvas().own_network().launch_as_it_is();
+    server.wait_until_ready();
+    let sysctl = "/proc/sys/net/core/somaxconn";
+    let before = in_network_of(server.master(), &["cat", sysctl]);
+    let before: u64 = before.trim().parse().expect("a number");
+    let queues = || {
+        let lines = in_network_of(server.master(), &["ss", "-ltnH"]);
+        let send_q = |line: &str| line.split_whitespace().nth(2).map(str::to_owned);
+        lines.lines().filter_map(send_q).collect::<Vec<_>>()
+    };
+    assert_eq!(queues(), vec![before.to_string(); 2]);
+    assert!(server.lines_with(raised).is_empty(), "nothing was too low");
+
+    let wanted = before + 1000;
+    backend
+        .dir
+        .write("canvas.toml", &format!("max_connections = {wanted}\n"));
+    server.reload(2);
+    assert_eq!(
+        in_network_of(server.master(), &["cat", sysctl]).trim(),
+        wanted.to_string()
+    );
+    assert_eq!(queues(), vec![wanted.to_string(); 2]);
+    let told = server.lines_with(raised);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains(&format!("from {before} to {wanted}")),
+        "{told:?}"
+    );
+    assert!(server.lines_with("net.core.somaxconn =").is_empty());
+
+    // It is never lowered, and not touched when that is not wanted.
+    backend.dir.write("canvas.toml", "max_connections = 10\n");
+    server.reload(2);
+    assert_eq!(queues(), vec![wanted.to_string(); 2]);
+    drop(server);
+    backend
+        .dir
+        .write("canvas.toml", &format!("max_connections = {wanted}\n"));
+    let mut server = canvas()
+        .own_network()
+        .args(["--tune-host=false"])
+        .launch_as_it_is();
+    server.wait_until_ready();
+    assert_eq!(server.lines_with("net.core.somaxconn =").len(), 1);
+    assert!(server.lines_with(raised).is_empty());
+    assert_eq!(
+        in_network_of(server.master(), &["cat", sysctl]).trim(),
+        before.to_string()
+    );
+}
+
+/// The rows of the report: name, found, wanted, result.
+fn rows(report: &str) -> Vec<[String; 4]> {
+    let lines = report.lines().skip(1).take_while(|line| !line.is_empty());
+    let columns = |line: &str| {
+        let columns: Vec<&str> = line
+            .split("  ")
+            .map(str::trim)
+            .filter(|c| !c.is_empty())
+            .collect();
+        <[&str; 4]>::try_from(columns)
+            .unwrap_or_else(|columns| panic!("not four columns: {columns:?}"))
+            .map(str::to_owned)
+    };
+    lines.map(columns).collect()
+}
+
+#[test]
+fn tune_check_compares_each_limit_and_its_exit_code_says_the_worst() {
+    let dir = Dir::new();
+    let check = |arguments: &[&str]| {
+        Canvas::new(dir.path())
+            .args(["tune", "--check", "--workers", "1", "--lanes", "1"])
+            .args(arguments.iter().copied())
+    };
+    let unread =
+        |row: &[String; 4]| row[3] == "can't be read" || row[3].starts_with("has no effect");
+    // What every host has.
+    let ended = check(&["--max-connections", "1"]).run().expect(0);
+    let met = rows(&ended.stdout);
+    assert_eq!(met.len(), ROWS.len(), "{}", ended.stdout);
+    for (row, limit) in met.iter().zip(ROWS) {
+        assert_eq!(row[0], limit.name);
+        assert!(row[3] == "ok" || unread(row), "{row:?}");
+    }
+    let found = |name: &str| met.iter().find(|row| row[0] == name).expect("a row")[1].clone();
+    for name in ["net.core.somaxconn", "vm.max_map_count"] {
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        let real = std::fs::read_to_string(file).expect("a sysctl");
+        assert_eq!(found(name), real.trim());
+    }
+    // What this process may not have.
+    let ended = check(&["--max-connections", "5000"])
+        .open_files(300)
+        .run()
+        .expect(1);
+    let short = rows(&ended.stdout);
+    let row = short.iter().find(|row| row[0] == "nofile").expect("a row");
+    assert_eq!((row[1].as_str(), row[3].as_str()), ("300", "too low"));
+    let wanted: u64 = row[2].parse().expect("a number");
+    assert!((5000..5500).contains(&wanted), "{row:?}");
+    ended.naming(&[
+        &format!("LimitNOFILE={wanted}"),
+        "limits.d",
+        "too low for this configuration",
+    ]);
+}
+
+#[test]
+fn tune_takes_exactly_one_thing_to_do() {
+    let dir = Dir::new();
+    for wrong in [
+        &["tune"][..],
+        &["tune", "--check", "--print", "sysctl.d"],
+        &["tune", "--print", "nonsense"],
+        &["tune", "--print"],
+        &["tune", "--check", "--workers", "none"],
+    ] {
+        let ended = Canvas::new(dir.path()).args(wrong.iter().copied()).run();
+        ended.expect(100);
+    }
+}
+
+#[test]
+fn the_files_are_those_that_tune_prints() {
+    let dir = Dir::new();
+    for (kind, file) in [
+        (
+            "sysctl.d",
+            include_str!("../sysctl.d/60-canvas-cluster.conf"),
+        ),
+        (
+            "limits.d",
+            include_str!("../limits.d/60-canvas-cluster.conf"),
+        ),
+    ] {
+        let canvas = || Canvas::new(dir.path()).args(["tune", "--print", kind, "--workers", "4"]);
+        let printed = canvas().run().expect(0).stdout;
+        assert!(
+            printed == file,
+            "{kind}/60-canvas-cluster.conf is out of step with `canvas-cluster tune --print {kind}`:\n{printed}"
+        );
+        let more = canvas()
+            .args(["--max-connections", "600000"])
+            .run()
+            .expect(0);
+        assert_ne!(more.stdout, file, "{kind}");
+    }
+}
+
+#[test]
+fn the_readme_holds_the_table_of_limits() {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme
+        .split_once("<!-- limits: ")
+        .expect("the table's beginning");
+    let (table, _) = rest
+        .split_once("<!-- /limits -->")
+        .expect("the table's end");
+    let (_, table) = table.split_once("-->\n").expect("the end of the comment");
+    let expected = canvas_cluster::tune::readme_table();
+    assert!(
+        table.trim() == expected.trim(),
+        "README's limits are out of step; this belongs between its marks:\n{expected}"
+    );
 }
 
 over_both_stores!(a_worker_takes_no_more_than_is_reckoned);

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 use super::argv::mask;
 use super::kind::Kind;
@@ -36,6 +36,19 @@ pub enum Mode {
     Seed(SeedOptions),
     /// Validate the configuration and print it, without binding anything.
     Check,
+    /// Compare the host's limits with what the configuration needs, raise them, or print files that do.
+    Tune(Tune),
+}
+
+/// What `canvas-cluster tune` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tune {
+    Check,
+    Apply,
+    /// Prints a file for /etc/sysctl.d.
+    PrintSysctl,
+    /// Prints a file for /etc/security/limits.d.
+    PrintLimits,
 }
 
 /// The options of `canvas-cluster seed`.
@@ -114,6 +127,7 @@ pub fn parse(
         Some(("print", matches)) => return Err(Exit::Info(page_of(matches))),
         Some(("migrate", _)) => Mode::Migrate,
         Some(("seed", matches)) => Mode::Seed(seed_options(matches)?),
+        Some(("tune", matches)) => Mode::Tune(tune_of(matches)),
         Some(_) => Mode::Check,
     };
     let flags = SETTINGS
@@ -177,6 +191,26 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(Command::new("check").about("Validate the configuration and show it, without binding anything"))
+        .subcommand(
+            Command::new("tune")
+                .about("Compare the host's limits with what this configuration needs, or raise them")
+                .args([
+                    Arg::new("check")
+                        .long("check")
+                        .action(ArgAction::SetTrue)
+                        .help("Show what is found, what is wanted, and what is too low; then the exit code is 1"),
+                    Arg::new("apply")
+                        .long("apply")
+                        .action(ArgAction::SetTrue)
+                        .help("Raise what is too low until the next boot; never lowers anything"),
+                    Arg::new("print")
+                        .long("print")
+                        .value_name("FILE")
+                        .value_parser(["sysctl.d", "limits.d"])
+                        .help("Print the file for /etc/sysctl.d or /etc/security/limits.d, which lasts"),
+                ])
+                .group(ArgGroup::new("what").args(["check", "apply", "print"]).required(true)),
+        )
 }
 
 /// What `print` was asked for; clap has let nothing else through.
@@ -203,7 +237,18 @@ is refused, except those that Kubernetes sets for a Service named canvas….
 
 Times: 500ms, 2s, 1m30s, 1h; a bare number is seconds. Sizes: 65536, 64KiB, 64k, 1MiB.
 
-Exit codes: 0 done, 100 wrong usage or configuration, 111 a system call failed.";
+Exit codes: 0 done, 1 tune --check has found a limit that is too low, 100 wrong usage or configuration, 111 a system \
+call failed.";
+
+fn tune_of(matches: &ArgMatches) -> Tune {
+    let file = matches.get_one::<String>("print").map(String::as_str);
+    match file {
+        Some("sysctl.d") => Tune::PrintSysctl,
+        Some(_) => Tune::PrintLimits,
+        None if matches.get_flag("apply") => Tune::Apply,
+        None => Tune::Check,
+    }
+}
 
 fn arg_of(setting: &'static Setting) -> Arg {
     let default = setting.default_text();

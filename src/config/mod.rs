@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use argv::{args_hold_secret, secret_spans};
-pub use command::{Exit, Fill, Mode, SeedOptions, command, parse};
+pub use command::{Exit, Fill, Mode, SeedOptions, Tune, command, parse};
 pub use pages::{example_toml, man_page, readme_table};
 pub use secret::{Secret, redact_url};
 pub use sources::Sources;
@@ -47,6 +47,9 @@ pub const MOST_WORKERS: usize = 1024;
 
 /// The exit code for wrong usage and a wrong configuration. System failures exit 111.
 pub const EXIT_USAGE: u8 = 100;
+
+/// The exit code of `tune --check` when a limit of the host is too low for the configuration.
+pub const EXIT_UNMET: u8 = 1;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -80,6 +83,8 @@ pub struct Config {
     pub max_requests: usize,
     /// Bytes of resident memory at which a worker is replaced, 0 for never.
     pub max_worker_rss: usize,
+    /// Whether limits of the host that are too low are raised at the start, where that is permitted.
+    pub tune_host: bool,
     pub log_level: log::LevelFilter,
     /// Where each request is noted, if anywhere.
     pub access_log: Option<AccessTarget>,

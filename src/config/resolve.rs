@@ -97,6 +97,7 @@ pub(super) fn resolve(
         hang_timeout: values.hang_timeout,
         max_requests: values.max_requests,
         max_worker_rss: values.max_worker_rss,
+        tune_host: values.tune_host,
         log_level: values.log_level,
         access_log: values.access_log,
         access_log_format: values.access_log_format,

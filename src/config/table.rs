@@ -164,6 +164,16 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "tune_host",
+        value_name: "true|false",
+        default: Preset::Value("true"),
+        group: Group::Process,
+        help: "Raise sysctls of the host that are too low for this configuration, at the start and at a reload, where that is permitted; none is ever lowered; with =false they are only told",
+        kind: Kind::Switch {
+            field: |v| &mut v.tune_host,
+        },
+    },
+    Setting {
         key: "database_url",
         value_name: "URL",
         default: Preset::None {

@@ -221,6 +221,11 @@ impl Listeners {
         &self.bells[..slots.min(self.bells.len())]
     }
 
+    /// Lets as many connections wait as the host allows by now: what a socket may hold was cut when it began to listen.
+    pub fn deepen(&self) {
+        self.groups.iter().for_each(Group::deepen);
+    }
+
     /// Where the server can be reached.
     pub fn addresses(&self) -> impl Iterator<Item = Listen> {
         self.groups.iter().map(|group| Listen {
@@ -236,6 +241,21 @@ impl Group {
     fn serves(&self, listen: &Listen) -> bool {
         self.asked.address == listen.address
             && (listen.address.port() != 0 || self.asked.proxied == listen.proxied)
+    }
+
+    /// listen(2) on a socket that listens already changes its backlog and nothing else.
+    fn deepen(&self) {
+        // Those that wait for a worker before they listen are not to begin by this.
+        let listening =
+            |socket: &&TcpListener| SockRef::from(*socket).is_listener().unwrap_or(false);
+        for socket in self.sockets.iter().filter(listening) {
+            if let Err(error) = SockRef::from(socket).listen(BACKLOG) {
+                log::warn!(
+                    "master: the queue of {} stays as it was: {error}",
+                    self.bound
+                );
+            }
+        }
     }
 
     fn is_in(&self, wanted: &[Listen]) -> bool {

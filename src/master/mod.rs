@@ -2,7 +2,7 @@
 //! holds the listeners for ever and never touches a request, a database or the coroutine runtime.
 
 mod handover;
-mod limits;
+pub mod limits;
 mod listeners;
 mod notify;
 pub mod plan;
@@ -23,7 +23,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use self::handover::{Arrival, CONSENT, Handover, VARIABLE};
-pub use self::limits::complaints;
 pub use self::listeners::ListenError;
 use self::listeners::Listeners;
 use self::notify::Phase;
@@ -134,7 +133,7 @@ struct Master {
 pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
     let signals = Signals::listen()
         .map_err(|error| MasterError::System("can't listen for signals", error))?;
-    warn_of_limits(&config);
+    limits::fit(&config);
     let mut listeners = Listeners::default();
     listeners
         .extend(&config.listen, config.workers.count())
@@ -161,13 +160,6 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         upgrade: Upgrade::of(upgrade::program(&called)),
     };
     master.serve(vec![Event::Start])
-}
-
-/// Tells which limits of the host don't allow what is configured. None of them keeps the server from serving less.
-fn warn_of_limits(config: &Config) {
-    for complaint in complaints(config) {
-        log::warn!("master: {complaint}");
-    }
 }
 
 fn patience(config: &Config) -> Patience {
@@ -485,7 +477,8 @@ impl Master {
             self.listeners.withdraw(&self.config.listen);
             return self.refuse_reload(&error);
         }
-        warn_of_limits(&config);
+        limits::fit(&config);
+        self.listeners.deepen();
         log::info!("master: reloading: the configuration is good, replacing workers one by one");
         log::set_max_level(config.log_level);
         let slots = config.workers.count();

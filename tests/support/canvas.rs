@@ -26,6 +26,7 @@ pub struct Canvas {
     open_files: Option<u64>,
     /// The name to run it by, instead of its own.
     program: Option<PathBuf>,
+    own_network: bool,
     /// Where a server's standard output goes, if anywhere.
     stdout: Option<Arc<OwnedFd>>,
 }
@@ -59,6 +60,7 @@ impl Canvas {
             environment: Vec::new(),
             open_files: None,
             program: None,
+            own_network: false,
             stdout: None,
         }
     }
@@ -97,6 +99,12 @@ impl Canvas {
     /// Runs it by this name: a link to it, or a copy.
     pub fn program(mut self, path: &Path) -> Self {
         self.program = Some(path.to_owned());
+        self
+    }
+
+    /// Runs it in a network namespace of its own, which has the kernel's defaults and may be tuned. Takes root.
+    pub fn own_network(mut self) -> Self {
+        self.own_network = true;
         self
     }
 
@@ -159,10 +167,19 @@ impl Canvas {
     fn command(&self) -> Command {
         let program = self.program.as_deref().unwrap_or(binary());
         let mut command = match self.open_files {
+            None if self.own_network => {
+                let mut command = guarded("unshare", Signal::SIGKILL, None);
+                command.args(["--net", "--"]).arg(program);
+                command
+            }
             None => guarded(program, Signal::SIGKILL, None),
             Some(limit) => {
                 let mut command = guarded("prlimit", Signal::SIGKILL, None);
                 command.arg(format!("--nofile={limit}:{limit}"));
+                // Without what would let it raise the limit again.
+                if nix::unistd::geteuid().is_root() {
+                    command.args(["setpriv", "--bounding-set", "-sys_resource", "--"]);
+                }
                 command.arg(program);
                 command
             }
@@ -173,6 +190,8 @@ impl Canvas {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.home)
             .env("XDG_DATA_HOME", self.data_home())
+            // Tests leave the host as it is.
+            .env("CANVAS_TUNE_HOST", "false")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)
             .stdin(Stdio::null())
