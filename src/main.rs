@@ -9,6 +9,7 @@ use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::tune::{self, Change, Verdict};
+use canvas_cluster::worker::privileges;
 use canvas_cluster::{logging, master, seed, sys};
 
 /// The exit code when the system or the database, not the user, is in the way.
@@ -97,6 +98,7 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             Ok(())
         }
         Mode::Migrate => {
+            drop_privileges(&config).map_err(system)?;
             let done = schema::migrate(&database).map_err(|error| system(error.to_string()))?;
             let said = |made, what: &str| {
                 println!("{what}: {}", if made { "created" } else { "there already" })
@@ -105,7 +107,9 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             said(done.index, "index on shoe_id");
             Ok(())
         }
-        Mode::Seed(options) => fill(&database, options).map_err(system),
+        Mode::Seed(options) => drop_privileges(&config)
+            .and_then(|()| fill(&database, options))
+            .map_err(system),
         Mode::Tune(what) => tune_host(what, &config),
     }
 }
@@ -116,6 +120,14 @@ fn database_url(config: &Config) -> Result<DatabaseUrl, Failure> {
         Database::Embedded { path } => Ok(DatabaseUrl::Sqlite(path.clone())),
         Database::Url(url) => DatabaseUrl::parse(url.expose())
             .map_err(|error| Failure(EXIT_USAGE, format!("database_url: {error}"))),
+    }
+}
+
+/// Becomes the workers' user, if there is one and root has started this: what is made shall be that user's.
+fn drop_privileges(config: &Config) -> Result<(), String> {
+    match config.user.is_some() && privileges::may_become_user(config).is_ok() {
+        true => privileges::hand_over_folder(config).and_then(|()| privileges::drop(config)),
+        false => Ok(()),
     }
 }
 

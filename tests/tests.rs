@@ -14,6 +14,7 @@
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
 //! - `outages`: PostgreSQL and Redis go and come back.
+//! - `privileges`: as whom workers run, and what they may do to the host.
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
 //! - `proxies`: whom a server behind a proxy takes for its client.
@@ -40,6 +41,7 @@ mod house;
 mod limits;
 mod manners;
 mod outages;
+mod privileges;
 mod problems;
 mod processes;
 mod proxies;

@@ -65,6 +65,11 @@ pub(super) enum Kind {
     Prefix {
         field: Field<String>,
     },
+    /// The name of a `user` or a `group` of the host.
+    Name {
+        of: &'static str,
+        field: Field<Option<String>>,
+    },
     LogLevel {
         field: Field<log::LevelFilter>,
     },
@@ -160,6 +165,7 @@ impl Kind {
             Kind::Origins { .. } => "an origin (https://shop.example, or * for all)".to_owned(),
             Kind::Url { scheme, .. } => scheme.takes().to_owned(),
             Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
+            Kind::Name { of, .. } => format!("the name of a {of}"),
             Kind::AccessLog { .. } => "a path, - or none".to_owned(),
             Kind::AccessFormat { .. } => "a log format (combined or json)".to_owned(),
             Kind::LogLevel { .. } => "a log level (error, warn, info or debug)".to_owned(),
@@ -249,6 +255,9 @@ impl Kind {
                     .ok_or_else(refuse)?
                     .to_owned();
             }
+            Kind::Name { field, .. } => {
+                *field(values) = Some(value::name(text).ok_or_else(refuse)?.to_owned());
+            }
             Kind::LogLevel { field } => {
                 let known = LEVELS
                     .iter()
@@ -294,6 +303,7 @@ impl Kind {
             Kind::Origins { field } => field(values).join(","),
             Kind::Url { field, .. } => redact_url(field(values).as_ref()?.expose()),
             Kind::Prefix { field } => field(values).clone(),
+            Kind::Name { field, .. } => field(values).clone()?,
             Kind::AccessLog { field } => match field(values) {
                 None => "none".to_owned(),
                 Some(AccessTarget::Stdout) => "-".to_owned(),

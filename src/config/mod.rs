@@ -13,6 +13,7 @@
 //! `database_url_file`, `redis_url_file` and `write_token_file`. An empty variable counts as not given. Variables that
 //! Kubernetes sets for a Service named `canvas…` are ignored; any other unknown `CANVAS_…` is refused.
 
+mod account;
 mod argv;
 mod command;
 mod cpus;
@@ -85,6 +86,8 @@ pub struct Config {
     pub max_worker_rss: usize,
     /// Whether limits of the host that are too low are raised at the start, where that is permitted.
     pub tune_host: bool,
+    /// As whom workers run; `None` for as whom the server was started.
+    pub user: Option<Account>,
     pub log_level: log::LevelFilter,
     /// Where each request is noted, if anywhere.
     pub access_log: Option<AccessTarget>,
@@ -104,6 +107,18 @@ impl Config {
     pub fn describe(&self) -> Vec<(String, String, String)> {
         self.settings.clone()
     }
+}
+
+/// A user of the host, with the groups of its processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name, for messages.
+    pub name: String,
+    pub uid: u32,
+    /// The group of its processes.
+    pub gid: u32,
+    /// The supplementary groups (initgroups(3)), `gid` among them.
+    pub groups: Vec<u32>,
 }
 
 /// An address to accept connections on.

@@ -9,7 +9,10 @@ use super::secret::{Secret, holds_secret, redact_url};
 use super::settings::{Setting, find};
 use super::sources::Environment;
 use super::table::SETTINGS;
-use super::{Config, ConfigError, Database, Listen, Redis, Workers, Writes, cpus, files, value};
+use super::{
+    Account, Config, ConfigError, Database, Listen, Redis, Workers, Writes, account, cpus, files,
+    value,
+};
 
 /// Length of a write token in bytes: long enough not to be guessed, short enough for a head.
 const TOKEN_LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
@@ -27,15 +30,10 @@ pub(super) fn resolve(
     open_file: Option<&Path>,
 ) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
-    let mut keep = |result: Result<Option<Chosen>, String>| {
-        result.unwrap_or_else(|why| {
-            problems.push(why);
-            None
-        })
-    };
-    let database = keep(choose_url(&layered, Scheme::Database));
-    let redis = keep(choose_url(&layered, Scheme::Redis));
-    let token = keep(read_token(&layered));
+    let database = keep(choose_url(&layered, Scheme::Database), &mut problems);
+    let redis = keep(choose_url(&layered, Scheme::Redis), &mut problems);
+    let token = keep(read_token(&layered), &mut problems);
+    let user = keep(find_account(&layered), &mut problems);
     check_writes(&layered, &mut problems);
     check_order(&layered, &mut problems);
     if !problems.is_empty() {
@@ -98,6 +96,7 @@ pub(super) fn resolve(
         max_requests: values.max_requests,
         max_worker_rss: values.max_worker_rss,
         tune_host: values.tune_host,
+        user,
         log_level: values.log_level,
         access_log: values.access_log,
         access_log_format: values.access_log_format,
@@ -107,6 +106,33 @@ pub(super) fn resolve(
         warnings,
         settings,
     })
+}
+
+/// The value, or nothing and one problem more.
+fn keep<T>(result: Result<Option<T>, String>, problems: &mut Vec<String>) -> Option<T> {
+    result.unwrap_or_else(|why| {
+        problems.push(why);
+        None
+    })
+}
+
+/// The user as whom workers run, looked up.
+fn find_account(layered: &Layered) -> Result<Option<Account>, String> {
+    let name = |key: &str| layered.origin(row(key)).name(row(key));
+    let group = match &layered.values.group {
+        Some(group) => {
+            let gid = account::gid(group).map_err(|why| format!("{}: {why}", name("group")))?;
+            Some(gid)
+        }
+        None => None,
+    };
+    match &layered.values.user {
+        Some(user) => account::find(user, group)
+            .map(Some)
+            .map_err(|why| format!("{}: {why}", name("user"))),
+        None if group.is_some() => Err(format!("{}: takes --user as well", name("group"))),
+        None => Ok(None),
+    }
 }
 
 /// A secret, and the setting and origin that it comes from.

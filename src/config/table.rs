@@ -78,6 +78,34 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "user",
+        value_name: "NAME",
+        default: Preset::None {
+            means: "the one who starts the server",
+            example: "www-data",
+        },
+        group: Group::Process,
+        help: "User as whom workers run, with its groups; takes a start as root",
+        kind: Kind::Name {
+            of: "user",
+            field: |v| &mut v.user,
+        },
+    },
+    Setting {
+        key: "group",
+        value_name: "NAME",
+        default: Preset::None {
+            means: "the user's own",
+            example: "www-data",
+        },
+        group: Group::Process,
+        help: "Group of the user's that workers run as, instead of its own",
+        kind: Kind::Name {
+            of: "group",
+            field: |v| &mut v.group,
+        },
+    },
+    Setting {
         key: "log_level",
         value_name: "LEVEL",
         default: Preset::Value("info"),

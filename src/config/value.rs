@@ -204,6 +204,13 @@ pub(super) fn origin(text: &str) -> Option<String> {
     (!host.is_empty() && host.bytes().all(plain)).then(|| text.to_owned())
 }
 
+/// The name of a user or group, as useradd(8) bounds it and getpwnam(3) can be asked for.
+pub(super) fn name(text: &str) -> Option<&str> {
+    let good = |b: u8| b.is_ascii_graphic() && !b":,/".contains(&b);
+    let bounded = (1..=64).contains(&text.len());
+    (bounded && !text.starts_with('-') && text.bytes().all(good)).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,7 +47,7 @@ pub enum MasterError {
     Listen(ListenError),
     /// A system call without which there is no server.
     System(&'static str, io::Error),
-    /// The embedded database could not be made.
+    /// The embedded database could not be made, or workers can't run as their user.
     Prepare(String),
     /// No worker of the first generation got ready.
     NeverReady,
@@ -139,6 +139,11 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         .extend(&config.listen, config.workers.count())
         .map_err(MasterError::Listen)?;
     prepare(&config)?;
+    if worker::privileges::stays_root(&config) {
+        log::warn!(
+            "master: workers run as root, which they don't need; --user NAME makes them run as NAME"
+        );
+    }
     let (scoreboard, memory) = Scoreboard::in_memory()
         .map_err(|error| MasterError::System("can't share memory with workers", error))?;
     let called = sources.args().first().cloned().unwrap_or_default();
@@ -169,18 +174,19 @@ fn patience(config: &Config) -> Patience {
     }
 }
 
-/// Lets a child make the embedded database, if that is what is configured: it needs a database client, and the
-/// master never gets near one.
+/// Lets a child make the embedded database, if that is what is configured, and see whether the workers' user reaches what
+/// it must: that takes a database client and that user, and the master never gets near either.
 fn prepare(config: &Config) -> Result<(), MasterError> {
+    worker::privileges::may_become_user(config).map_err(MasterError::Prepare)?;
     if !worker::needs_preparation(config) {
         return Ok(());
     }
-    let failed = |error| MasterError::System("can't prepare the embedded database", error);
+    let failed = |error| MasterError::System("can't prepare what workers need", error);
     let child = spawn::fork_child(|| worker::prepare(config)).map_err(failed)?;
     match spawn::wait_for(child).map_err(failed)? {
         End::Exit(0) => Ok(()),
         end => Err(MasterError::Prepare(format!(
-            "the embedded database could not be prepared ({end})"
+            "what workers need could not be prepared ({end}); the line above says why"
         ))),
     }
 }
@@ -264,6 +270,8 @@ impl Master {
 
     fn reopen_logs(&self) {
         log::info!("master: the workers open their log files anew");
+        // They may not be allowed to make one where the log lies.
+        worker::privileges::hand_over_access_log(&self.config);
         for worker in self.children.keys() {
             self.order(*worker, Order::Reopen);
         }

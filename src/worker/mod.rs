@@ -9,6 +9,7 @@ pub mod control;
 mod lanes;
 pub mod needs;
 pub mod panics;
+pub mod privileges;
 mod queue;
 mod scribe;
 mod steward;
@@ -100,13 +101,32 @@ impl Inherited {
 
 /// Whether [`prepare`] has something to do.
 pub fn needs_preparation(config: &Config) -> bool {
-    matches!(&config.database, Database::Embedded { path } if !path.exists())
+    config.user.is_some()
+        || matches!(&config.database, Database::Embedded { path } if !path.exists())
 }
 
-/// Makes the embedded database with its demo catalogue, in a process of its own; the exit code.
+/// As the user that workers will be, sees whether they will reach what they must, and makes the embedded database with its
+/// demo catalogue if there is none. In a process of its own; the exit code.
 pub fn prepare(config: &Config) -> i32 {
+    let ready = || -> Result<(), String> {
+        privileges::hand_over_folder(config)?;
+        privileges::hand_over_access_log(config);
+        privileges::drop(config)?;
+        privileges::check_reach(config)?;
+        make_demo(config)
+    };
+    match ready() {
+        Ok(()) => 0,
+        Err(why) => {
+            log::error!("{why}");
+            EXIT_FAILED
+        }
+    }
+}
+
+fn make_demo(config: &Config) -> Result<(), String> {
     let Database::Embedded { path } = &config.database else {
-        return 0;
+        return Ok(());
     };
     match create_demo(path, DEMO_SHOES) {
         Ok(Demo::Created) => {
@@ -114,16 +134,14 @@ pub fn prepare(config: &Config) -> i32 {
                 "store: made a demo catalogue of {DEMO_SHOES} shoes in {}",
                 path.display()
             );
-            0
+            Ok(())
         }
-        Ok(Demo::Existing) => 0,
-        Err(error) => {
-            log::error!(
-                "store: can't make the embedded database {}: {error}",
-                path.display()
-            );
-            EXIT_FAILED
-        }
+        Ok(Demo::Existing) => Ok(()),
+        Err(error) => Err(format!(
+            "store: can't make the embedded database {}: {error}{}",
+            path.display(),
+            privileges::as_whom(config)
+        )),
     }
 }
 
@@ -131,7 +149,9 @@ pub fn prepare(config: &Config) -> i32 {
 pub fn run(assignment: Assignment<'_>) -> i32 {
     let slot = assignment.slot;
     log_panics(slot);
-    match serve(assignment) {
+    privileges::hand_over_access_log(assignment.config);
+    // Before there is a second thread: capabilities are each thread's own.
+    match privileges::drop(assignment.config).and_then(|()| serve(assignment)) {
         Ok(()) => 0,
         Err(error) => {
             log::error!("worker {slot}: {error}");

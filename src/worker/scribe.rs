@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -71,6 +72,29 @@ impl Scribe {
         if self.done.recv_timeout(LAST_LINES).is_err() {
             log::warn!("access log: the last lines could not be written in time and are lost");
         }
+    }
+}
+
+/// Makes the file of a log, which must not be there.
+///
+/// # Errors
+/// Those of open(2).
+pub fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path)
+}
+
+/// Whether the log can be opened for appending.
+///
+/// # Errors
+/// It can't; in words.
+pub fn check(target: &AccessTarget) -> Result<(), String> {
+    match open(target) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("can't open {}: {error}", name(target))),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Canvas {
     /// The name to run it by, instead of its own.
     program: Option<PathBuf>,
     own_network: bool,
+    /// A capability that it must not have, as setpriv(1) writes it.
+    lacking: Option<&'static str>,
     /// Where a server's standard output goes, if anywhere.
     stdout: Option<Arc<OwnedFd>>,
 }
@@ -61,6 +63,7 @@ impl Canvas {
             open_files: None,
             program: None,
             own_network: false,
+            lacking: None,
             stdout: None,
         }
     }
@@ -99,6 +102,12 @@ impl Canvas {
     /// Runs it by this name: a link to it, or a copy.
     pub fn program(mut self, path: &Path) -> Self {
         self.program = Some(path.to_owned());
+        self
+    }
+
+    /// Runs it without this capability.
+    pub fn lacking(mut self, capability: &'static str) -> Self {
+        self.lacking = Some(capability);
         self
     }
 
@@ -172,7 +181,15 @@ impl Canvas {
                 command.args(["--net", "--"]).arg(program);
                 command
             }
-            None => guarded(program, Signal::SIGKILL, None),
+            None => match self.lacking.filter(|_| nix::unistd::geteuid().is_root()) {
+                None => guarded(program, Signal::SIGKILL, None),
+                Some(capability) => {
+                    let mut command = guarded("setpriv", Signal::SIGKILL, None);
+                    command.arg(format!("--bounding-set=-{capability}"));
+                    command.arg("--").arg(program);
+                    command
+                }
+            },
             Some(limit) => {
                 let mut command = guarded("prlimit", Signal::SIGKILL, None);
                 command.arg(format!("--nofile={limit}:{limit}"));

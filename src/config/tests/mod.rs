@@ -109,6 +109,8 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
             } => format!("redis://127.0.0.{n}/"),
             Kind::Networks { .. } => format!("10.0.{n}.0/24"),
             Kind::Origins { .. } => format!("https://shop{n}.example"),
+            // Users and groups that hosts have.
+            Kind::Name { .. } => ["root", "daemon", "bin"][n - 1].to_owned(),
             _ => {
                 let text = match setting.key {
                     "database_url_file" => "sqlite:x.db",
@@ -137,6 +139,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         | Kind::SecretFile { .. }
         | Kind::Url { .. }
         | Kind::Networks { .. }
+        | Kind::Name { .. }
         | Kind::Origins { .. } => {
             unreachable!("has no default value")
         }
@@ -146,7 +149,10 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
 #[test]
 fn every_row_obeys_flag_over_environment_over_file_over_default() {
     for setting in SETTINGS {
-        let case = Case::new();
+        let mut case = Case::new();
+        if setting.key == "group" {
+            case = case.env("CANVAS_USER", "root");
+        }
         let [from_file, from_env, from_flag] = samples(&case, setting);
         let origin = |case: &Case| {
             shown(
