@@ -3,6 +3,7 @@
 //! The rooms, from the door down; who may call whom is `main → master → worker → {http, app} → {cache, store}`:
 //! - [`config`]: the settings table, and a configuration that can't be wrong.
 //! - [`master`]: one thread that owns the listeners and decides when workers live and die.
+//! - [`ctl`]: what is asked of a running master, and the client that asks.
 //! - [`worker`]: a process that serves: its clock, its acceptors, its lanes.
 //! - [`http`]: HTTP/1.1 on a coroutine a connection; knows the service only as a trait.
 //! - [`app`]: what each URL means.
@@ -19,6 +20,7 @@
 pub mod app;
 pub mod cache;
 pub mod config;
+pub mod ctl;
 pub mod http;
 pub mod logging;
 pub mod master;

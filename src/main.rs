@@ -1,16 +1,18 @@
 //! The thin door: parse the command line, run the mode, turn the result into an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use canvas_cluster::config::{
     self, Config, Database, EXIT_UNMET, EXIT_USAGE, Fill, Mode, SeedOptions, Sources, Tune,
+    ctl::Ctl,
 };
 use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::tune::{self, Change, Verdict};
 use canvas_cluster::worker::privileges;
-use canvas_cluster::{logging, master, seed, sys};
+use canvas_cluster::{ctl, logging, master, seed, sys};
 
 /// The exit code when the system or the database, not the user, is in the way.
 const EXIT_SYSTEM: u8 = 111;
@@ -42,6 +44,9 @@ fn main() -> ExitCode {
             return ExitCode::from(exit.code());
         }
     };
+    if let Mode::Ctl(call) = mode {
+        return control(&sources, call);
+    }
     if let Arrival::TakeOver(handover) = arrival {
         logging::start(log::LevelFilter::Info);
         return conclude(
@@ -111,6 +116,25 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             .and_then(|()| fill(&database, options))
             .map_err(system),
         Mode::Tune(what) => tune_host(what, &config),
+        // `main` has seen to it, before a configuration was read: it may have a mistake.
+        Mode::Ctl(_) => Ok(()),
+    }
+}
+
+/// Tells a running server what to do.
+fn control(sources: &Sources, call: Ctl) -> ExitCode {
+    match sources.control_socket() {
+        Ok(socket) => {
+            let outcome = ctl::run(&socket, call);
+            // A reader that has gone (`| head`) is no failure of what was asked.
+            let _ = std::io::stdout().write_all(outcome.stdout.as_bytes());
+            let _ = std::io::stderr().write_all(outcome.stderr.as_bytes());
+            ExitCode::from(outcome.code)
+        }
+        Err(error) => {
+            eprintln!("canvas-cluster: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
     }
 }
 

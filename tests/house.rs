@@ -33,7 +33,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "seed",
         ],
     ),
-    ("master", &["config", "sys", "scoreboard", "tune", "worker"]),
+    ("ctl", &["config"]),
+    (
+        "master",
+        &["config", "sys", "scoreboard", "tune", "worker", "ctl"],
+    ),
     ("seed", &["config", "sys", "store"]),
 ];
 

@@ -6,6 +6,7 @@
 //! - `cache`: Redis is filled, dropped, distrusted and never needed.
 //! - `coherence`: a write is visible to every worker once it is answered.
 //! - `configuration`: where settings come from, and how a wrong one is refused.
+//! - `control`: the control socket and `canvas-cluster ctl`.
 //! - `counters`: what happens to connections and requests is counted, and told at the end.
 //! - `crowd`: many connections at once, idle or too many for the descriptors.
 //! - `floods`: clients that drip, don't read, come in floods or talk rubbish harm nobody but themselves.
@@ -32,6 +33,7 @@ mod api;
 mod cache;
 mod coherence;
 mod configuration;
+mod control;
 mod counters;
 mod crowd;
 mod floods;

@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 use super::argv::mask;
+use super::ctl::{self, Ctl};
 use super::kind::Kind;
 use super::layers::{Given, Origin};
 use super::pages;
@@ -38,6 +39,8 @@ pub enum Mode {
     Check,
     /// Compare the host's limits with what the configuration needs, raise them, or print files that do.
     Tune(Tune),
+    /// Tell a running server what to do.
+    Ctl(Ctl),
 }
 
 /// What `canvas-cluster tune` does.
@@ -112,7 +115,10 @@ pub fn parse(
         .try_get_matches_from(&args)
         .map_err(|error| exit_of(&error, &args))?;
     let inner = top.subcommand();
-    let matches = inner.map_or(&top, |(_, matches)| matches);
+    let mut matches = &top;
+    while let Some((_, deeper)) = matches.subcommand() {
+        matches = deeper;
+    }
     if let Some(setting) = SETTINGS
         .iter()
         .find(|setting| is_given_twice(&args, matches, setting))
@@ -128,6 +134,7 @@ pub fn parse(
         Some(("migrate", _)) => Mode::Migrate,
         Some(("seed", matches)) => Mode::Seed(seed_options(matches)?),
         Some(("tune", matches)) => Mode::Tune(tune_of(matches)),
+        Some(("ctl", matches)) => Mode::Ctl(ctl::read(matches)?),
         Some(_) => Mode::Check,
     };
     let flags = SETTINGS
@@ -190,6 +197,7 @@ pub fn command() -> Command {
                         .help("What to print"),
                 ),
         )
+        .subcommand(ctl::subcommand())
         .subcommand(Command::new("check").about("Validate the configuration and show it, without binding anything"))
         .subcommand(
             Command::new("tune")
@@ -238,7 +246,7 @@ is refused, except those that Kubernetes sets for a Service named canvas….
 Times: 500ms, 2s, 1m30s, 1h; a bare number is seconds. Sizes: 65536, 64KiB, 64k, 1MiB.
 
 Exit codes: 0 done, 1 tune --check has found a limit that is too low, 100 wrong usage or configuration, 111 a system \
-call failed.";
+call failed; of ctl also 112, no server was reached.";
 
 fn tune_of(matches: &ArgMatches) -> Tune {
     let file = matches.get_one::<String>("print").map(String::as_str);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::secret::{Secret, quote, redact_url};
 use super::value;
 use super::values::Values;
-use super::{AccessFormat, AccessTarget, Listen};
+use super::{AccessFormat, AccessTarget, ControlSocket, Listen};
 
 /// Leads to the field of [`Values`] that a setting fills.
 pub(super) type Field<T> = fn(&mut Values) -> &mut T;
@@ -72,6 +72,10 @@ pub(super) enum Kind {
     },
     LogLevel {
         field: Field<log::LevelFilter>,
+    },
+    /// A path, or `none`.
+    ControlSocket {
+        field: Field<ControlSocket>,
     },
     /// A path, `-` for standard output, or `none`.
     AccessLog {
@@ -166,6 +170,7 @@ impl Kind {
             Kind::Url { scheme, .. } => scheme.takes().to_owned(),
             Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
             Kind::Name { of, .. } => format!("the name of a {of}"),
+            Kind::ControlSocket { .. } => "a path, or none".to_owned(),
             Kind::AccessLog { .. } => "a path, - or none".to_owned(),
             Kind::AccessFormat { .. } => "a log format (combined or json)".to_owned(),
             Kind::LogLevel { .. } => "a log level (error, warn, info or debug)".to_owned(),
@@ -202,6 +207,7 @@ impl Kind {
         match self {
             Kind::Path { field } => *field(values) = Some(path(given)?),
             Kind::SecretFile { of, field } => *field(values) = Some(secret_file(given, of)?),
+            Kind::ControlSocket { field } => *field(values) = control_socket(given)?,
             Kind::AccessLog { field } => *field(values) = access_target(given)?,
             _ => self.read_text(
                 given.to_str().ok_or("the value is not valid UTF-8")?,
@@ -268,9 +274,10 @@ impl Kind {
                 let known = ACCESS_FORMATS.iter().find(|(name, _)| text == *name);
                 *field(values) = known.ok_or_else(refuse)?.1;
             }
-            Kind::Path { .. } | Kind::SecretFile { .. } | Kind::AccessLog { .. } => {
-                self.read(OsStr::new(text), values)?
-            }
+            Kind::Path { .. }
+            | Kind::SecretFile { .. }
+            | Kind::ControlSocket { .. }
+            | Kind::AccessLog { .. } => self.read(OsStr::new(text), values)?,
         }
         Ok(())
     }
@@ -304,6 +311,11 @@ impl Kind {
             Kind::Url { field, .. } => redact_url(field(values).as_ref()?.expose()),
             Kind::Prefix { field } => field(values).clone(),
             Kind::Name { field, .. } => field(values).clone()?,
+            Kind::ControlSocket { field } => match field(values) {
+                ControlSocket::Usual(_) => return None,
+                ControlSocket::At(path) => show_path(path),
+                ControlSocket::Off => "none".to_owned(),
+            },
             Kind::AccessLog { field } => match field(values) {
                 None => "none".to_owned(),
                 Some(AccessTarget::Stdout) => "-".to_owned(),
@@ -346,6 +358,18 @@ fn access_target(given: &OsStr) -> Result<Option<AccessTarget>, String> {
             );
         }
         _ => Some(AccessTarget::File(path(given)?)),
+    })
+}
+
+fn control_socket(given: &OsStr) -> Result<ControlSocket, String> {
+    Ok(match given.to_str() {
+        Some("none") => ControlSocket::Off,
+        Some(url) if url.contains("://") => {
+            return Err(
+                "the value (hidden) is a URL, but this setting takes a path, or none".to_owned(),
+            );
+        }
+        _ => ControlSocket::At(path(given)?),
     })
 }
 

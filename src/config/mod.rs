@@ -17,6 +17,7 @@ mod account;
 mod argv;
 mod command;
 mod cpus;
+pub mod ctl;
 mod files;
 mod kind;
 mod layers;
@@ -70,6 +71,8 @@ pub struct Config {
     pub writes: Writes,
     /// The folder for what outlives a restart. It may not exist yet.
     pub state_dir: PathBuf,
+    /// Where the master takes commands. Of the usual places the first is the one.
+    pub control_socket: ControlSocket,
     /// Blocking threads per worker, 1 to 64, each with one database connection.
     pub lanes: usize,
     /// Time for a request's calls to database and Redis; at most `drain_timeout`.
@@ -161,6 +164,18 @@ impl fmt::Display for Workers {
             Workers::Fixed(count) => write!(f, "{count}"),
         }
     }
+}
+
+/// The Unix socket on which the master takes commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlSocket {
+    /// None was named: these are the usual places, the best first. A server that can't have the first does without; a
+    /// client asks at each of them.
+    Usual(Vec<PathBuf>),
+    /// This one was named: it is had, or the server does not start.
+    At(PathBuf),
+    /// None is wanted.
+    Off,
 }
 
 /// Where the access log goes.

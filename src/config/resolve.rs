@@ -9,9 +9,10 @@ use super::secret::{Secret, holds_secret, redact_url};
 use super::settings::{Setting, find};
 use super::sources::Environment;
 use super::table::SETTINGS;
+use super::values::Values;
 use super::{
-    Account, Config, ConfigError, Database, Listen, Redis, Workers, Writes, account, cpus, files,
-    value,
+    Account, Config, ConfigError, ControlSocket, Database, Listen, Redis, Workers, Writes, account,
+    cpus, files, value,
 };
 
 /// Length of a write token in bytes: long enough not to be guessed, short enough for a head.
@@ -19,6 +20,12 @@ const TOKEN_LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
 
 /// The last folder that is tried for the state, the one that the FHS names.
 const SYSTEM_STATE: &str = "/var/lib/canvas-cluster";
+
+/// The last folder that is tried for the control socket, the one that the FHS names.
+const SYSTEM_RUNTIME: &str = "/run/canvas-cluster";
+
+/// The control socket inside its folder.
+const CONTROL: &str = "control.sock";
 
 /// The embedded database inside the state directory.
 const EMBEDDED: &str = "canvas-cluster.sqlite3";
@@ -45,6 +52,7 @@ pub(super) fn resolve(
         .state_dir
         .clone()
         .unwrap_or_else(|| default_state_dir(env));
+    let control_socket = control_socket(&layered.values, env);
     let workers = layered
         .values
         .workers
@@ -54,6 +62,7 @@ pub(super) fn resolve(
         &Computed {
             workers,
             state_dir: &state_dir,
+            control_socket: &control_socket,
             database: &database,
             redis: &redis,
             token: &token,
@@ -88,6 +97,7 @@ pub(super) fn resolve(
             (None, false) => Writes::LoopbackOnly,
         },
         state_dir,
+        control_socket,
         lanes: values.lanes,
         request_timeout: values.request_timeout,
         drain_timeout: values.drain_timeout,
@@ -296,10 +306,34 @@ fn default_state_dir(env: &Environment) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(SYSTEM_STATE))
 }
 
+/// The socket that was named, or the usual places: systemd's folder for the service, the user's, the system's.
+pub(super) fn control_socket(values: &Values, env: &Environment) -> ControlSocket {
+    let ControlSocket::Usual(_) = values.control_socket else {
+        return values.control_socket.clone();
+    };
+    let absolute = |path: PathBuf| Some(path).filter(|path| path.is_absolute());
+    let systemd = env
+        .get("RUNTIME_DIRECTORY")
+        .and_then(|folders| std::env::split_paths(folders).next())
+        .and_then(absolute);
+    let users = env
+        .get("XDG_RUNTIME_DIR")
+        .and_then(|folder| absolute(folder.into()))
+        .map(|folder| folder.join("canvas-cluster"));
+    let mut places: Vec<PathBuf> = [systemd, users, Some(SYSTEM_RUNTIME.into())]
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join(CONTROL))
+        .collect();
+    places.dedup();
+    ControlSocket::Usual(places)
+}
+
 /// What the values alone don't tell.
 struct Computed<'a> {
     workers: Workers,
     state_dir: &'a Path,
+    control_socket: &'a ControlSocket,
     database: &'a Option<Chosen>,
     redis: &'a Option<Chosen>,
     token: &'a Option<Chosen>,
@@ -320,6 +354,12 @@ fn describe(layered: &mut Layered, computed: &Computed<'_>) -> Vec<(String, Stri
         let (shown, origin) = match (setting.key, given, source) {
             ("workers", _, _) => (computed.workers.to_string(), origin),
             ("state_dir", _, _) => (show_path(computed.state_dir), origin),
+            ("control_socket", None, _) => match computed.control_socket {
+                ControlSocket::Usual(places) if !places.is_empty() => {
+                    (show_path(&places[0]), origin)
+                }
+                _ => ("none".to_owned(), origin),
+            },
             // The URL that counts, wherever it stood.
             (_, _, Some(source)) if setting.is_secret() => (
                 redact_url(source.secret.expose()),

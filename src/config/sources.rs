@@ -8,14 +8,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::layers::{Given, Layered, Origin};
-use super::resolve::resolve;
+use super::resolve::{control_socket, resolve};
 use super::settings::{PREFIX, Setting};
 use super::table::SETTINGS;
-use super::{Config, ConfigError, files, toml_file};
+use super::{Config, ConfigError, ControlSocket, files, toml_file};
 
 /// The variables that we read beside our own.
-const SURROUNDINGS: [&str; 4] = [
+const SURROUNDINGS: [&str; 6] = [
     "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "XDG_RUNTIME_DIR",
     "XDG_DATA_HOME",
     "HOME",
     "CREDENTIALS_DIRECTORY",
@@ -50,26 +52,49 @@ impl Sources {
     /// All that is wrong with the configuration, each with the name of the setting and where it was given.
     pub fn load(&self) -> Result<Config, ConfigError> {
         let mut problems = Vec::new();
-        let mut given = self.flags.clone();
-        given.extend(self.env.given(&mut problems));
-        given.extend(self.env.credentials());
-        let mut open_file = None;
-        if let Some(named) = strongest_file(&given) {
-            let path = PathBuf::from(&named.value);
-            match files::read(&path) {
-                Ok(file) => {
-                    given.extend(toml_file::given(&path, &file.text, &mut problems));
-                    open_file = file.open_to_others.then_some(path);
-                }
-                Err(why) => problems.push(format!("{}: {why}", named.origin.name(named.setting))),
-            }
-        }
+        let (given, open_file) = self.gather(&mut problems);
         let layered = Layered::read(given, &mut problems);
         if problems.is_empty() {
             resolve(layered, &self.env, open_file.as_deref())
         } else {
             Err(ConfigError { problems })
         }
+    }
+
+    /// Where the master of this configuration takes commands. Whatever else is wrong with it does not matter: a server
+    /// whose file has a mistake must still be reached.
+    ///
+    /// # Errors
+    /// The socket itself is named wrongly.
+    pub fn control_socket(&self) -> Result<ControlSocket, ConfigError> {
+        let (mut given, _) = self.gather(&mut Vec::new());
+        given.retain(|given| given.setting.key == "control_socket");
+        let mut problems = Vec::new();
+        let layered = Layered::read(given, &mut problems);
+        if problems.is_empty() {
+            Ok(control_socket(&layered.values, &self.env))
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+
+    /// All that is given, not yet read, and the file if every user of the host can read it.
+    fn gather(&self, problems: &mut Vec<String>) -> (Vec<Given>, Option<PathBuf>) {
+        let mut given = self.flags.clone();
+        given.extend(self.env.given(problems));
+        given.extend(self.env.credentials());
+        let mut open_file = None;
+        if let Some(named) = strongest_file(&given) {
+            let path = PathBuf::from(&named.value);
+            match files::read(&path) {
+                Ok(file) => {
+                    given.extend(toml_file::given(&path, &file.text, problems));
+                    open_file = file.open_to_others.then_some(path);
+                }
+                Err(why) => problems.push(format!("{}: {why}", named.origin.name(named.setting))),
+            }
+        }
+        (given, open_file)
     }
 }
 

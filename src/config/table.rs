@@ -106,6 +106,19 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "control_socket",
+        value_name: "FILE|none",
+        default: Preset::None {
+            means: "control.sock in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/canvas-cluster, else in /run/canvas-cluster",
+            example: "/run/canvas-cluster/control.sock",
+        },
+        group: Group::Process,
+        help: "Unix socket on which the master takes the commands of `canvas-cluster ctl`, for its own user and root alone",
+        kind: Kind::ControlSocket {
+            field: |v| &mut v.control_socket,
+        },
+    },
+    Setting {
         key: "log_level",
         value_name: "LEVEL",
         default: Preset::Value("info"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
-use super::{AccessFormat, AccessTarget, LimitsConfig, Listen};
+use super::{AccessFormat, AccessTarget, ControlSocket, LimitsConfig, Listen};
 
 /// The values read so far, one field per row: well-formed each, but not yet checked against each other.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Values {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) user: Option<String>,
     pub(super) group: Option<String>,
+    /// The usual places are filled in later: they depend on the environment.
+    pub(super) control_socket: ControlSocket,
     pub(super) log_level: log::LevelFilter,
     pub(super) access_log: Option<AccessTarget>,
     pub(super) access_log_format: AccessFormat,
@@ -54,6 +56,7 @@ impl Values {
             state_dir: None,
             user: None,
             group: None,
+            control_socket: ControlSocket::Usual(Vec::new()),
             log_level: log::LevelFilter::Off,
             access_log: None,
             access_log_format: AccessFormat::Combined,

@@ -1,6 +1,8 @@
 //! The master: one thread that waits for signals, reports and deaths, asks the [`plan`] what to do, and does it. It
 //! holds the listeners for ever and never touches a request, a database or the coroutine runtime.
 
+mod control;
+mod errands;
 mod handover;
 pub mod limits;
 mod listeners;
@@ -10,6 +12,7 @@ mod signals;
 mod spawn;
 mod takeover;
 mod upgrade;
+mod wishes;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -22,6 +25,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use self::control::{Control, ControlError};
+use self::errands::History;
 pub use self::handover::{Arrival, CONSENT, Handover, VARIABLE};
 pub use self::listeners::ListenError;
 use self::listeners::Listeners;
@@ -32,7 +37,9 @@ use self::spawn::End;
 pub use self::takeover::take_over;
 use self::upgrade::Upgrade;
 pub use self::upgrade::arrive;
-use crate::config::{Config, MOST_WORKERS, Sources, Workers};
+use self::wishes::{Scale, Wish, Wishes};
+use crate::config::{Config, Listen, MOST_WORKERS, Sources, Workers};
+use crate::ctl::message::{Answer, What};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
@@ -45,6 +52,8 @@ use crate::worker::{
 #[derive(Debug)]
 pub enum MasterError {
     Listen(ListenError),
+    /// There is no control socket where one was asked for.
+    Control(ControlError),
     /// A system call without which there is no server.
     System(&'static str, io::Error),
     /// The embedded database could not be made, or workers can't run as their user.
@@ -57,6 +66,7 @@ impl fmt::Display for MasterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MasterError::Listen(error) => error.fmt(f),
+            MasterError::Control(error) => error.fmt(f),
             MasterError::System(what, error) => write!(f, "{what}: {error}"),
             MasterError::Prepare(why) => f.write_str(why),
             MasterError::NeverReady => {
@@ -78,20 +88,15 @@ struct Child {
     /// Its row of the scoreboard, by number; none if the worker has another scoreboard, of the image that the master was
     /// upgraded from.
     row: Option<usize>,
+    /// When it was started, and what its row had counted by then.
+    since: Instant,
+    requests_before: u64,
+    connections_before: u64,
     /// It has reported that it serves.
     ready: bool,
     /// Its last heartbeat, and at how many looks in a row it was the same.
     beat: u64,
     still: u32,
-}
-
-/// A change that waits for the one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    /// Read the configuration again; beats the other.
-    Reload,
-    /// So many workers more, or fewer.
-    Scale(i32),
 }
 
 /// How often the heartbeats are looked at.
@@ -108,8 +113,13 @@ struct Master {
     config: Config,
     /// The configuration that a reload tries, until its first worker serves.
     candidate: Option<Config>,
-    /// What was asked for while a reload was under way.
-    wish: Option<Wish>,
+    /// What was asked for while a change was under way.
+    wishes: Wishes,
+    /// The change that is under way, and how its first worker ended if it never served.
+    under_way: Option<What>,
+    failure: Option<String>,
+    history: History,
+    control: Control,
     /// When the heartbeats are looked at next.
     look_at: Instant,
     generation: u64,
@@ -117,6 +127,8 @@ struct Master {
     scoreboard: Scoreboard,
     /// What the scoreboard is in.
     memory: OwnedFd,
+    /// How many of the scoreboard's rows were ever used.
+    rows_used: usize,
     signals: Signals,
     children: HashMap<WorkerId, Child>,
     plan: Plan,
@@ -138,6 +150,7 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
     listeners
         .extend(&config.listen, config.workers.count())
         .map_err(MasterError::Listen)?;
+    let control = Control::open(&config.control_socket).map_err(MasterError::Control)?;
     prepare(&config)?;
     if worker::privileges::stays_root(&config) {
         log::warn!(
@@ -152,12 +165,17 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         sources,
         config,
         candidate: None,
-        wish: None,
+        wishes: Wishes::default(),
+        under_way: None,
+        failure: None,
+        history: History::default(),
+        control,
         look_at: Instant::now(),
         generation: 1,
         listeners,
         scoreboard,
         memory,
+        rows_used: 0,
         signals,
         children: HashMap::new(),
         degraded: HashSet::new(),
@@ -208,11 +226,11 @@ impl Master {
             // An upgrade reads the configuration anyway; if it is refused, the wish comes true afterwards.
             if !self.plan.is_rolling()
                 && !self.upgrade.is_under_way()
-                && let Some(wish) = self.wish.take()
+                && let Some(wish) = self.wishes.take()
             {
                 events.extend(match wish {
                     Wish::Reload => self.reload(),
-                    Wish::Scale(by) => self.scale(by),
+                    Wish::Scale(scale) => self.scale(scale),
                 });
             }
             if !events.is_empty() {
@@ -222,6 +240,9 @@ impl Master {
                 .map_err(|error| MasterError::System("the master can't wait for events", error))?;
             let requests = self.signals.take();
             events.extend(self.heed(&requests));
+            for (client, command) in self.control.attend(Instant::now()) {
+                events.extend(self.obey(client, command));
+            }
             events.extend(self.look_at_heartbeats());
             // Reports before deaths: a worker may have said that it is ready and died since.
             events.extend(self.hear_reports());
@@ -236,11 +257,11 @@ impl Master {
         for request in requests {
             match request {
                 _ if self.plan.is_stopping() && request.changes() => {}
-                Request::Reload => self.wish = Some(Wish::Reload),
+                Request::Reload => self.wish_for_reload(),
                 Request::Upgrade => self.upgrade.wish(),
                 Request::Reopen => self.reopen_logs(),
-                Request::More => self.wish_for(1),
-                Request::Fewer => self.wish_for(-1),
+                Request::More => self.wishes.scale(Scale::By(1)),
+                Request::Fewer => self.wishes.scale(Scale::By(-1)),
                 Request::Stop => events.push(Event::Stop),
                 Request::Abort => events.push(Event::Abort),
                 Request::Reap => {}
@@ -257,8 +278,16 @@ impl Master {
                 .values()
                 .map(|child| PollFd::new(child.channel.as_fd(), PollFlags::POLLIN)),
         );
-        let others = self.plan.next_due().into_iter().chain(self.upgrade.due());
-        let due = others.fold(self.look_at, Instant::min);
+        fds.extend(self.control.fds());
+        let others = [
+            self.plan.next_due(),
+            self.upgrade.due(),
+            self.control.next_due(),
+        ];
+        let due = others
+            .into_iter()
+            .flatten()
+            .fold(self.look_at, Instant::min);
         // Rounded up, or the loop would spin through the last millisecond.
         let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
         let timeout = PollTimeout::try_from(left.min(60_000) as u32).unwrap_or(PollTimeout::MAX);
@@ -275,14 +304,6 @@ impl Master {
         for worker in self.children.keys() {
             self.order(*worker, Order::Reopen);
         }
-    }
-
-    fn wish_for(&mut self, more: i32) {
-        self.wish = Some(match self.wish {
-            Some(Wish::Reload) => Wish::Reload,
-            Some(Wish::Scale(by)) => Wish::Scale(by.saturating_add(more)),
-            None => Wish::Scale(more),
-        });
     }
 
     /// Finds workers whose loop stands still, whatever their threads do.
@@ -363,6 +384,12 @@ impl Master {
                     Some(row) => self.scoreboard.row(row).settle(),
                     None => self.unite_tables(),
                 }
+                if !child.ready {
+                    self.failure = Some(format!(
+                        "worker {} (pid {pid}) ended with {end} before it served",
+                        child.slot
+                    ));
+                }
                 match end {
                     End::Exit(0) => {
                         log::debug!("master: worker {} (pid {pid}) has finished", child.slot)
@@ -414,6 +441,12 @@ impl Master {
                     self.config.drain_timeout
                 );
                 notify::tell(Phase::Stopping, "finishing requests in flight");
+                self.wishes.forget();
+                let stopped = Answer::Failed {
+                    why: "the server stops".to_owned(),
+                };
+                self.conclude(&stopped);
+                self.control.abandon(&stopped);
                 // The workers hold the last references now, and close them when their queues are empty.
                 self.listeners.retain(&[]);
             }
@@ -449,6 +482,8 @@ impl Master {
                     self.generation
                 );
                 notify::tell(Phase::Ready, &self.status());
+                let done = self.done();
+                self.conclude(&done);
             }
             Action::RejectReload => {
                 self.candidate = None;
@@ -460,6 +495,15 @@ impl Master {
                     Phase::Ready,
                     "reload failed: its first worker did not get ready",
                 );
+                let how = self
+                    .failure
+                    .take()
+                    .unwrap_or_else(|| "it could not be started".to_owned());
+                self.conclude(&Answer::Failed {
+                    why: format!(
+                        "the first worker did not get ready, so the old ones keep serving: {how}; the server's log says why"
+                    ),
+                });
             }
             Action::Exit { .. } => {}
         }
@@ -468,6 +512,7 @@ impl Master {
 
     /// Reads the configuration again and, if it is good, starts to replace the workers.
     fn reload(&mut self) -> Option<Event> {
+        self.begin(What::Reload);
         let status = format!("reloading generation {}", self.generation);
         notify::tell(Phase::Reloading, &status);
         let config = match self.sources.load() {
@@ -489,21 +534,31 @@ impl Master {
         self.listeners.deepen();
         log::info!("master: reloading: the configuration is good, replacing workers one by one");
         log::set_max_level(config.log_level);
+        if config.control_socket != self.config.control_socket {
+            log::warn!("master: the control socket stays where it is until the next start");
+        }
         let slots = config.workers.count();
         self.candidate = Some(config);
         Some(Event::Reload { slots })
     }
 
     /// Goes on with more workers, or fewer, but at least one; the rest of the configuration stays.
-    fn scale(&mut self, by: i32) -> Option<Event> {
+    fn scale(&mut self, scale: Scale) -> Option<Event> {
+        self.begin(What::Scale);
         let now = self.plan.wanted();
-        let slots = now
-            .saturating_add_signed(by as isize)
-            .clamp(1, MOST_WORKERS);
+        let slots = match scale {
+            Scale::By(by) => now.saturating_add_signed(by as isize),
+            Scale::To(workers) => workers,
+        };
+        let slots = slots.clamp(1, MOST_WORKERS);
         if slots == now {
-            log::warn!(
-                "master: {now} workers it stays, for that is the least or the most there can be"
-            );
+            if let Scale::By(_) = scale {
+                log::warn!(
+                    "master: {now} workers it stays, for that is the least or the most there can be"
+                );
+            }
+            let done = self.done();
+            self.conclude(&done);
             return None;
         }
         if let Err(error) = self.listeners.extend(&self.config.listen, slots) {
@@ -516,9 +571,12 @@ impl Master {
         Some(Event::Reload { slots })
     }
 
-    fn refuse_reload(&self, error: &dyn fmt::Display) -> Option<Event> {
+    fn refuse_reload(&mut self, error: &dyn fmt::Display) -> Option<Event> {
         log::error!("master: reload refused, the old workers keep serving: {error}");
         notify::tell(Phase::Ready, &format!("reload refused: {error}"));
+        self.conclude(&Answer::Refused {
+            why: error.to_string(),
+        });
         None
     }
 
@@ -536,6 +594,7 @@ impl Master {
         match start_worker(worker, slot, config, &self.listeners, self.scoreboard, row) {
             Ok(child) => {
                 log::debug!("master: started worker {slot} (pid {})", child.pid);
+                self.rows_used = self.rows_used.max(row + 1);
                 self.children.insert(worker, child);
                 None
             }
@@ -588,21 +647,22 @@ impl Master {
     }
 
     fn announce(&self) {
-        let addresses: Vec<String> = self
-            .listeners
-            .addresses()
-            .map(|listen| match listen.proxied {
-                true => format!("proxy+http://{}", listen.address),
-                false => format!("http://{}", listen.address),
-            })
-            .collect();
         log::info!(
             "master: ready: {} workers on {} after {} ms",
             self.config.workers.count(),
-            addresses.join(" "),
+            self.addresses().join(" "),
             self.started.elapsed().as_millis()
         );
         notify::tell(Phase::Ready, &self.status());
+    }
+
+    /// Where the server can be reached, as URLs.
+    fn addresses(&self) -> Vec<String> {
+        let url = |listen: Listen| match listen.proxied {
+            true => format!("proxy+http://{}", listen.address),
+            false => format!("http://{}", listen.address),
+        };
+        self.listeners.addresses().map(url).collect()
     }
 
     fn status(&self) -> String {
@@ -612,6 +672,7 @@ impl Master {
 
     fn leave(&mut self, failed: bool) -> Result<(), MasterError> {
         self.upgrade.abandon();
+        self.bid_farewell();
         for child in self.children.values() {
             // Only a start that failed leaves with children alive.
             let _ = kill(child.pid, Signal::SIGKILL);
@@ -626,7 +687,7 @@ impl Master {
     /// What all workers have counted since the start, without what never happened.
     fn tally(&self) -> String {
         let counts: Vec<String> = Counter::all()
-            .map(|counter| (counter, self.scoreboard.total(counter)))
+            .map(|counter| (counter, self.counted(counter)))
             .filter(|(_, count)| *count > 0)
             .map(|(counter, count)| format!("{} {count}", counter.name()))
             .collect();
@@ -690,12 +751,16 @@ fn start_worker(
             }
         }
     })?;
+    let counted = |counter| scoreboard.row(row).counted(counter);
     Ok(Child {
         worker,
         pid,
         slot,
         channel: ours,
         row: Some(row),
+        since: Instant::now(),
+        requests_before: counted(Counter::Requests),
+        connections_before: counted(Counter::Connections),
         ready: false,
         beat: 0,
         still: 0,

@@ -128,6 +128,17 @@ enum State {
     Killed,
 }
 
+/// What a worker does, for those who ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    Starting,
+    Ready,
+    Retiring,
+    /// It hangs, and is being ended.
+    Aborting,
+    Killed,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     current: Option<Worker>,
@@ -214,6 +225,25 @@ impl Plan {
     /// How many workers serve.
     pub fn ready(&self) -> usize {
         self.slots.iter().filter(|slot| slot.serves()).count()
+    }
+
+    /// Every worker that is not dead yet, the generation that it runs with, and what it does.
+    pub fn workers_now(&self) -> impl Iterator<Item = (WorkerId, u64, Doing)> {
+        self.workers().map(|worker| {
+            let doing = match worker.state {
+                State::Starting { .. } => Doing::Starting,
+                State::Ready { .. } => Doing::Ready,
+                State::Retiring { .. } => Doing::Retiring,
+                State::Aborting { .. } => Doing::Aborting,
+                State::Killed => Doing::Killed,
+            };
+            (worker.id, worker.generation, doing)
+        })
+    }
+
+    /// Whether some slot has never served.
+    pub fn is_starting(&self) -> bool {
+        self.phase == Phase::Starting
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -9,12 +9,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
+use super::control::Control;
+use super::errands::History;
 use super::handover::Handover;
 use super::listeners::Listeners;
 use super::plan::{Plan, WorkerId};
 use super::signals::{Blocked, Request, Signals};
 use super::upgrade::Upgrade;
-use super::{Child, LOOK_EVERY, Master, MasterError, Wish, patience};
+use super::wishes::Wishes;
+use super::{Child, LOOK_EVERY, Master, MasterError, patience};
 use crate::config::{Config, Sources, Workers};
 use crate::scoreboard::{self, Adopted, Scoreboard};
 use crate::sys;
@@ -53,6 +56,9 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
                 slot: child.slot,
                 channel: Channel::adopt(channel),
                 row: child.row.filter(|_| shared),
+                since: Instant::now(),
+                requests_before: 0,
+                connections_before: 0,
                 ready: child.ready,
                 beat: 0,
                 still: 0,
@@ -62,6 +68,13 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
     // Until a worker of the new configuration serves, what there is stays: the reload that follows brings the rest.
     config.listen = listeners.asked();
     config.workers = Workers::Fixed(handover.plan.wanted());
+    // The socket of the image before this one was closed with it. Without one the server serves all the same.
+    let control = Control::open(&config.control_socket).unwrap_or_else(|error| {
+        log::error!("master: {error}; `canvas-cluster ctl` can't reach this server, signals can");
+        Control::default()
+    });
+    let mut wishes = Wishes::default();
+    wishes.reload();
     let now = Instant::now();
     let age = scoreboard::moment().saturating_sub(handover.started);
     let mut master = Master {
@@ -69,7 +82,13 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         sources,
         config,
         candidate: None,
-        wish: Some(Wish::Reload),
+        wishes,
+        under_way: None,
+        failure: None,
+        history: History::default(),
+        control,
+        // The rows that the image before this one used are not known.
+        rows_used: scoreboard::ROWS,
         look_at: now + LOOK_EVERY,
         generation: handover.plan.generation(),
         listeners,

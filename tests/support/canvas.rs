@@ -122,6 +122,11 @@ impl Canvas {
         self.home.join("data")
     }
 
+    /// The folder that `$XDG_RUNTIME_DIR` names.
+    pub fn runtime_home(&self) -> PathBuf {
+        self.home.join("run")
+    }
+
     /// Starts it as a server on a free port of loopback and waits until every worker serves.
     #[track_caller]
     pub fn start(self) -> Server {
@@ -209,6 +214,7 @@ impl Canvas {
             .env("XDG_DATA_HOME", self.data_home())
             // Tests leave the host as it is.
             .env("CANVAS_TUNE_HOST", "false")
+            .env("XDG_RUNTIME_DIR", self.runtime_home())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)
             .stdin(Stdio::null())

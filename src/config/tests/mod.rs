@@ -137,6 +137,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         Kind::Prefix { .. } => format!("p{n}:"),
         Kind::Path { .. }
         | Kind::SecretFile { .. }
+        | Kind::ControlSocket { .. }
         | Kind::Url { .. }
         | Kind::Networks { .. }
         | Kind::Name { .. }
@@ -172,6 +173,9 @@ fn every_row_obeys_flag_over_environment_over_file_over_default() {
             (_, Preset::Value(_)) => assert_eq!(value, default, "{}", setting.key),
             (_, Preset::None { .. }) if setting.key == "state_dir" => {
                 assert!(value.ends_with(".local/share/canvas-cluster"))
+            }
+            (_, Preset::None { .. }) if setting.key == "control_socket" => {
+                assert_eq!(value, "/run/canvas-cluster/control.sock")
             }
             (_, Preset::None { means, .. }) => assert_eq!(value, format!("({means})")),
         }
@@ -311,6 +315,49 @@ fn the_state_directory_is_systemds_then_xdgs_then_the_systems() {
         Path::new("/home/u/.local/share/canvas-cluster")
     );
     assert_eq!(of(&[]), Path::new("/var/lib/canvas-cluster"));
+}
+
+#[test]
+fn the_control_socket_is_found_whatever_else_is_wrong() {
+    let of = |args: &[&str], env: &[(&str, &str)]| {
+        let env = env.iter().map(|(name, value)| (name.into(), value.into()));
+        let args = args.iter().map(OsString::from);
+        parse([OsString::from("c")].into_iter().chain(args), env)
+            .unwrap()
+            .1
+            .control_socket()
+    };
+    let usual = |places: &[&str]| ControlSocket::Usual(places.iter().map(PathBuf::from).collect());
+    let system = "/run/canvas-cluster/control.sock";
+    assert_eq!(of(&[], &[]).unwrap(), usual(&[system]));
+    let folders = [
+        ("RUNTIME_DIRECTORY", "/run/a:/run/b"),
+        ("XDG_RUNTIME_DIR", "/run/user/7"),
+    ];
+    assert_eq!(
+        of(&[], &folders).unwrap(),
+        usual(&[
+            "/run/a/control.sock",
+            "/run/user/7/canvas-cluster/control.sock",
+            system
+        ])
+    );
+    let relative = [("RUNTIME_DIRECTORY", "a"), ("XDG_RUNTIME_DIR", "b")];
+    assert_eq!(of(&[], &relative).unwrap(), usual(&[system]));
+    let named = ["--control-socket", "/x", "--workers", "many"];
+    assert_eq!(
+        of(&named, &folders).unwrap(),
+        ControlSocket::At("/x".into())
+    );
+    assert_eq!(
+        of(
+            &["--control-socket", "none", "--config", "/nowhere"],
+            &folders
+        )
+        .unwrap(),
+        ControlSocket::Off
+    );
+    assert!(of(&["--control-socket", ""], &[]).is_err());
 }
 
 #[test]

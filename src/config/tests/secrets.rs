@@ -168,7 +168,10 @@ fn secrets_never_show() {
                         Ok(config)
                             if matches!(
                                 setting.kind,
-                                Kind::Path { .. } | Kind::AccessLog { .. } | Kind::Prefix { .. }
+                                Kind::Path { .. }
+                                    | Kind::ControlSocket { .. }
+                                    | Kind::AccessLog { .. }
+                                    | Kind::Prefix { .. }
                             ) =>
                         {
                             // A path or prefix is not secret by itself; a URL in its place is hidden all the same.

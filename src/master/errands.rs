@@ -1,0 +1,203 @@
+//! What is asked of the master on its control socket, done and answered; and the changes of the past.
+
+use std::collections::VecDeque;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::Master;
+use super::control::{Awaited, ClientId};
+use super::plan::{Doing, Event};
+use super::wishes::Scale;
+use crate::config::MOST_WORKERS;
+use crate::config::ctl::CtlCommand;
+use crate::ctl::message::{self, Answer, Change, Phase, State, Status, What, Worker};
+use crate::scoreboard::counters::Counter;
+use crate::scoreboard::moment;
+
+/// How many changes are remembered.
+const MOST_CHANGES: usize = 10;
+
+/// The changes that are over, oldest first.
+#[derive(Debug, Default)]
+pub struct History(VecDeque<Change>);
+
+impl History {
+    fn note(&mut self, change: Change) {
+        if self.0.len() == MOST_CHANGES {
+            self.0.pop_front();
+        }
+        self.0.push_back(change);
+    }
+}
+
+impl Master {
+    /// Does what a client asks, or begins to.
+    pub(super) fn obey(&mut self, client: ClientId, command: CtlCommand) -> Option<Event> {
+        let refuse = |why: &str| Answer::Refused {
+            why: why.to_owned(),
+        };
+        match command {
+            CtlCommand::Status {} => {
+                let status = Answer::Status(Box::new(self.describe()));
+                self.control.answer(client, &status);
+                None
+            }
+            CtlCommand::Stop { wait } => {
+                self.expect(client, Awaited::End, wait);
+                // A second order to stop would be one to hurry; who asks here means to stop well.
+                (!self.plan.is_stopping()).then_some(Event::Stop)
+            }
+            _ if self.plan.is_stopping() => {
+                self.control
+                    .answer(client, &refuse("the server is stopping"));
+                None
+            }
+            CtlCommand::Reload { wait } => {
+                self.wish_for_reload();
+                self.expect(client, Awaited::Change(What::Reload), wait);
+                None
+            }
+            CtlCommand::Scale { workers, .. } if !(1..=MOST_WORKERS).contains(&workers) => {
+                let why = format!("{workers} is not a number of workers (1 to {MOST_WORKERS})");
+                self.control.answer(client, &refuse(&why));
+                None
+            }
+            CtlCommand::Scale { workers, wait } => {
+                self.control.drop_unbegun(
+                    What::Scale,
+                    &refuse("another number of workers was asked for since"),
+                );
+                self.wishes.scale(Scale::To(workers));
+                self.expect(client, Awaited::Change(What::Scale), wait);
+                None
+            }
+        }
+    }
+
+    fn expect(&mut self, client: ClientId, awaited: Awaited, wait: bool) {
+        match wait {
+            true => self.control.wait(client, awaited),
+            false => self.control.answer(client, &Answer::Accepted),
+        }
+    }
+
+    /// Asks for a reload as soon as no other change is under way.
+    pub(super) fn wish_for_reload(&mut self) {
+        let why = "a reload was asked for since, which brings its own number of workers".to_owned();
+        self.control
+            .drop_unbegun(What::Scale, &Answer::Refused { why });
+        self.wishes.reload();
+    }
+
+    /// Notes that a change is under way.
+    pub(super) fn begin(&mut self, what: What) {
+        self.under_way = Some(what);
+        self.failure = None;
+        self.control.begin(what);
+    }
+
+    /// Notes what came of the change that was under way, and tells those who wait for it.
+    pub(super) fn conclude(&mut self, answer: &Answer) {
+        let (result, why) = match answer {
+            Answer::Refused { why } => (message::Result::Refused, Some(why.clone())),
+            Answer::Failed { why } => (message::Result::Failed, Some(why.clone())),
+            _ => (message::Result::Done, None),
+        };
+        if let Some(what) = self.under_way.take() {
+            let at = SystemTime::now().duration_since(UNIX_EPOCH);
+            self.history.note(Change {
+                what,
+                result,
+                why,
+                generation: self.generation,
+                workers: self.plan.wanted(),
+                at: at.map_or(0, |since| since.as_secs()),
+            });
+        }
+        self.control.settle(answer);
+    }
+
+    /// What serves now, as the outcome of a change.
+    pub(super) fn done(&self) -> Answer {
+        Answer::Done {
+            generation: self.generation,
+            workers: self.plan.wanted(),
+        }
+    }
+
+    /// Tells those who wait that the server is about to end.
+    pub(super) fn bid_farewell(&mut self) {
+        let why = "the server stops".to_owned();
+        self.control.abandon(&Answer::Failed { why });
+        let gone = Answer::Done {
+            generation: self.generation,
+            workers: 0,
+        };
+        self.control.end(&gone);
+        self.control.close();
+    }
+
+    /// How the server is.
+    fn describe(&self) -> Status {
+        let now = Instant::now();
+        let beaten = moment();
+        let mut workers: Vec<Worker> = self
+            .plan
+            .workers_now()
+            .filter_map(|(id, generation, doing)| {
+                let child = self.children.get(&id)?;
+                // One of the image before an upgrade may count where this one can't look.
+                let row = child.row.map(|row| self.scoreboard.row(row));
+                let since = |counter, before: u64| {
+                    row.map_or(0, |row| row.counted(counter).saturating_sub(before))
+                };
+                Some(Worker {
+                    slot: child.slot,
+                    pid: child.pid.as_raw(),
+                    state: match doing {
+                        Doing::Starting => State::Starting,
+                        Doing::Ready => State::Ready,
+                        Doing::Retiring => State::Retiring,
+                        Doing::Aborting => State::Hung,
+                        Doing::Killed => State::Killed,
+                    },
+                    generation,
+                    age_seconds: now.saturating_duration_since(child.since).as_secs(),
+                    requests: since(Counter::Requests, child.requests_before),
+                    connections: since(Counter::Connections, child.connections_before),
+                    silent_ms: row
+                        .filter(|_| child.ready)
+                        .map(|row| beaten.saturating_sub(row.last_beat())),
+                })
+            })
+            .collect();
+        workers.sort_by_key(|worker| (worker.slot, std::cmp::Reverse(worker.age_seconds)));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id().cast_signed(),
+            phase: match () {
+                () if self.plan.is_stopping() => Phase::Stopping,
+                () if self.plan.is_starting() => Phase::Starting,
+                () if self.plan.is_rolling() => Phase::Reloading,
+                () => Phase::Serving,
+            },
+            generation: self.generation,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            addresses: self.addresses(),
+            wanted: self.plan.wanted(),
+            ready: self.plan.ready(),
+            workers,
+            totals: Counter::all()
+                .map(|counter| (counter.name(), self.counted(counter)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            changes: self.history.0.iter().cloned().collect(),
+        }
+    }
+
+    /// How often something happened on all workers that ever were. Asks only the rows that were ever used: reading the
+    /// others would have the kernel give memory to them.
+    pub(super) fn counted(&self, counter: Counter) -> u64 {
+        let rows = (0..self.rows_used).map(|row| self.scoreboard.row(row));
+        rows.map(|row| row.counted(counter)).sum()
+    }
+}
