@@ -41,6 +41,20 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Takes a descriptor over that whoever started this process opened for it and named (`LISTEN_FDS`). Once for each.
+///
+/// # Errors
+/// `EBADF`: there is none of this number.
+pub fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: asks for flags and touches no memory; a number that is no descriptor gives EBADF.
+    if unsafe { nix::libc::fcntl(fd, nix::libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open (checked above), and as it came from outside no object of this process owns it; callers take
+    // each number once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Closes every descriptor above standard error but those in `keep` (any order). For a forked child:
 /// close-on-exec does not help a process that never calls exec.
 pub fn close_inherited(keep: &[RawFd]) -> io::Result<()> {

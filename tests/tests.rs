@@ -21,6 +21,7 @@
 //! - `proxies`: whom a server behind a proxy takes for its client.
 //! - `reload`: SIGHUP, and no client notices.
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
+//! - `service`: what a service manager is told, and the sockets that it passes and keeps.
 //! - `stacks`: what a coroutine's stack must hold, and what happens when there is none to be had.
 //! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
 //! - `tokens`: who may write.
@@ -49,6 +50,7 @@ mod processes;
 mod proxies;
 mod reload;
 mod secrets;
+mod service;
 mod stacks;
 mod stopping;
 mod support;

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Master;
 use super::control::{Awaited, ClientId};
+use super::notify;
 use super::plan::{Doing, Event};
 use super::wishes::Scale;
 use crate::config::MOST_WORKERS;
@@ -26,6 +27,22 @@ impl History {
             self.0.pop_front();
         }
         self.0.push_back(change);
+    }
+
+    /// What the last change was and why it was not done, if it was not.
+    pub fn trouble(&self) -> Option<String> {
+        let last = self.0.back()?;
+        let what = match last.what {
+            What::Reload => "reload",
+            What::Scale => "change of the number of workers",
+        };
+        let result = match last.result {
+            message::Result::Done => return None,
+            message::Result::Refused => "refused",
+            message::Result::Failed => "failed",
+        };
+        let why = last.why.as_deref().unwrap_or_default();
+        Some(format!("last {what} {result}: {why}"))
     }
 }
 
@@ -95,7 +112,7 @@ impl Master {
         self.control.begin(what);
     }
 
-    /// Notes what came of the change that was under way, and tells those who wait for it.
+    /// Notes what came of the change that was under way, and tells the service manager and those who wait for it.
     pub(super) fn conclude(&mut self, answer: &Answer) {
         let (result, why) = match answer {
             Answer::Refused { why } => (message::Result::Refused, Some(why.clone())),
@@ -112,6 +129,10 @@ impl Master {
                 workers: self.plan.wanted(),
                 at: at.map_or(0, |since| since.as_secs()),
             });
+        }
+        if !self.plan.is_stopping() {
+            let status = self.status();
+            self.manager.tell(notify::Phase::Ready, &status);
         }
         self.control.settle(answer);
     }

@@ -3,7 +3,8 @@
 //!
 //! The kernel spreads connections over all sockets of an address, whoever serves them. When there are fewer workers
 //! than sockets (after a reload with fewer), worker `i` of `n` serves the sockets `i`, `i + n`, `i + 2n`, …: no
-//! socket is ever closed under its queue.
+//! socket is ever closed under its queue. When there are fewer sockets than workers (the service manager passed one, and
+//! the kernel lets only the user that made it add more), several workers accept from one.
 
 use std::fmt;
 use std::io;
@@ -57,6 +58,16 @@ struct Group {
     /// How many of the sockets listen; the others, behind them, are for slots that there may be: the kernel gives them no
     /// connection.
     listening: usize,
+    /// Which of them, from the first on, the service manager has: it passed them, or keeps them.
+    kept: usize,
+}
+
+/// A listening socket that the service manager passed.
+#[derive(Debug)]
+struct Offer {
+    address: SocketAddr,
+    name: String,
+    socket: TcpListener,
 }
 
 /// All sockets of the server.
@@ -65,6 +76,8 @@ pub struct Listeners {
     groups: Vec<Group>,
     /// One a slot, by which workers ask each other to take connections off them.
     bells: Vec<OwnedFd>,
+    /// What the service manager passed and nobody has wanted yet.
+    offers: Vec<Offer>,
 }
 
 /// All that is handed to another image of the program.
@@ -83,6 +96,8 @@ struct HandedGroup {
     bound: SocketAddr,
     /// Descriptors, in the order of the sockets' numbers.
     sockets: Vec<RawFd>,
+    /// How many of them the service manager has.
+    kept: usize,
 }
 
 impl Listeners {
@@ -93,6 +108,7 @@ impl Listeners {
             proxied: group.asked.proxied,
             bound: group.bound,
             sockets: group.sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+            kept: group.kept,
         };
         HandedListeners {
             groups: self.groups.iter().map(hand).collect(),
@@ -118,6 +134,7 @@ impl Listeners {
                 },
                 bound: group.bound,
                 listening: sockets.len(),
+                kept: group.kept,
                 sockets,
             })
         };
@@ -127,6 +144,7 @@ impl Listeners {
         Ok(Listeners {
             groups: groups?,
             bells: bells?,
+            offers: Vec::new(),
         })
     }
 
@@ -140,6 +158,41 @@ impl Listeners {
     /// The addresses as configured: a port that was left open is 0.
     pub fn asked(&self) -> Vec<Listen> {
         self.groups.iter().map(|group| group.asked).collect()
+    }
+
+    /// Takes sockets over that the service manager passed, each under its name: they serve their address once that is
+    /// wanted. What is no listening TCP socket is closed.
+    pub fn offer(&mut self, passed: Vec<(OwnedFd, String)>) {
+        for (fd, name) in passed {
+            match accept_offer(fd, &name) {
+                Ok(offer) => self.offers.push(offer),
+                Err(error) => log::warn!(
+                    "master: the service manager passes {name:?}, which can't be listened on: {error}"
+                ),
+            }
+        }
+    }
+
+    /// Closes the sockets that nobody wanted, and gives their addresses and names.
+    pub fn decline(&mut self) -> Vec<(SocketAddr, String)> {
+        let offers = self.offers.drain(..);
+        offers.map(|offer| (offer.address, offer.name)).collect()
+    }
+
+    /// Gives the sockets that `keep` has not taken yet to it, each with the name of its address; it says whether it took
+    /// one. A port that was left open is another one at the next start, so its sockets are not worth keeping.
+    pub fn hand_over(&mut self, keep: impl Fn(&str, &TcpListener) -> bool) {
+        for group in &mut self.groups {
+            if group.asked.address.port() == 0 {
+                continue;
+            }
+            let name = kept_name(group.asked.address);
+            let fresh = &group.sockets[group.kept..group.listening];
+            group.kept += fresh
+                .iter()
+                .take_while(|socket| keep(&name, socket))
+                .count();
+        }
     }
 
     /// Listens on the wanted addresses that are not yet listened on, with a socket a slot. Where there are sockets already, but
@@ -158,14 +211,21 @@ impl Listeners {
         let mut fresh = Vec::new();
         for listen in wanted {
             if !self.groups.iter().any(|group| group.serves(listen)) {
-                fresh.push(Group::bind(*listen, slots)?);
+                let offered = self.offers.extract_if(.., |offer| {
+                    listen.address.port() != 0 && offer.address == listen.address
+                });
+                let offered: Vec<TcpListener> = offered.map(|offer| offer.socket).collect();
+                fresh.push(match offered.is_empty() {
+                    true => Group::bind(*listen, slots)?,
+                    false => Group::adopt(*listen, offered, slots),
+                });
             }
         }
         let mut more = Vec::new();
         for group in self.groups.iter().filter(|group| group.is_in(wanted)) {
             let missing = slots.saturating_sub(group.sockets.len());
             let sockets: Result<Vec<_>, _> = (0..missing).map(|_| group.join()).collect();
-            more.push((group.bound, sockets?));
+            more.push((group.bound, group.or_fewer(sockets)?));
         }
         for (bound, sockets) in more {
             if let Some(group) = self.groups.iter_mut().find(|group| group.bound == bound) {
@@ -191,25 +251,34 @@ impl Listeners {
     }
 
     /// Gives up what [`Listeners::extend`] made beyond these addresses, which are those of before, and what does not listen.
-    pub fn withdraw(&mut self, wanted: &[Listen]) {
-        self.retain(wanted);
+    /// Gives the names under which the service manager may keep what is given up.
+    pub fn withdraw(&mut self, wanted: &[Listen]) -> Vec<String> {
+        let names = self.retain(wanted);
         for group in &mut self.groups {
             group.sockets.truncate(group.listening);
         }
+        names
     }
 
-    /// Gives up the addresses that are not wanted; those who are connected stay so.
-    pub fn retain(&mut self, wanted: &[Listen]) {
-        self.groups.retain(|group| group.is_in(wanted));
+    /// Gives up the addresses that are not wanted, and gives the names under which the service manager may keep them;
+    /// those who are connected stay so.
+    pub fn retain(&mut self, wanted: &[Listen]) -> Vec<String> {
+        let given_up = self.groups.extract_if(.., |group| !group.is_in(wanted));
+        given_up
+            .filter(|group| group.kept > 0)
+            .map(|group| kept_name(group.asked.address))
+            .collect()
     }
 
     /// All sockets of the wanted addresses, each with its number in its address's group, and whether its connections begin
-    /// with a PROXY header. Those whose number is `i` modulo the number of slots are slot `i`'s.
-    pub fn of(&self, wanted: &[Listen]) -> Vec<(usize, &TcpListener, bool)> {
+    /// with a PROXY header. Those whose number is `i` modulo the number of slots are slot `i`'s; where an address has
+    /// fewer sockets than there are slots, the numbers go on and a socket has several.
+    pub fn of(&self, wanted: &[Listen], slots: usize) -> Vec<(usize, &TcpListener, bool)> {
         let mut sockets = Vec::new();
         for group in &self.groups {
             if let Some(listen) = wanted.iter().find(|listen| group.serves(listen)) {
-                let all = group.sockets.iter().enumerate();
+                let numbers = 0..group.sockets.len().max(slots);
+                let all = numbers.zip(group.sockets.iter().cycle());
                 sockets.extend(all.map(|(number, socket)| (number, socket, listen.proxied)));
             }
         }
@@ -284,6 +353,7 @@ impl Group {
             bound,
             sockets: vec![first.into()],
             listening: 1,
+            kept: 0,
         };
         for _ in 1..slots {
             let socket = group.join()?;
@@ -292,6 +362,42 @@ impl Group {
             group.listening += 1;
         }
         Ok(group)
+    }
+
+    /// The sockets that the service manager passed, and more if slots need them and the kernel allows it.
+    fn adopt(listen: Listen, offered: Vec<TcpListener>, slots: usize) -> Self {
+        let mut group = Group {
+            asked: listen,
+            bound: listen.address,
+            kept: offered.len(),
+            listening: offered.len(),
+            sockets: offered,
+        };
+        let missing = slots.saturating_sub(group.sockets.len());
+        let sockets: Result<Vec<_>, _> = (0..missing).map(|_| group.join()).collect();
+        // Never an error, for the group was adopted.
+        group
+            .sockets
+            .extend(group.or_fewer(sockets).unwrap_or_default());
+        group
+    }
+
+    /// A group that the service manager has passed does with the sockets that it has.
+    fn or_fewer(
+        &self,
+        more: Result<Vec<TcpListener>, ListenError>,
+    ) -> Result<Vec<TcpListener>, ListenError> {
+        match more {
+            Err(ListenError::Failed(address, error)) if self.kept > 0 => {
+                log::warn!(
+                    "master: {address} has {} sockets for more workers, which share them: the kernel allows no more beside \
+                     what the service manager passes ({error}); without a socket unit each worker has its own",
+                    self.sockets.len()
+                );
+                Ok(Vec::new())
+            }
+            more => more,
+        }
     }
 
     /// One more socket on the group's address, which does not listen yet.
@@ -322,6 +428,39 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
+}
+
+/// The name under which the service manager keeps the sockets of an address. A name may have no colon
+/// (sd_pid_notify_with_fds(3)).
+pub fn kept_name(address: SocketAddr) -> String {
+    format!("{KEPT}{}", address.to_string().replace(':', "_"))
+}
+
+/// Whether this is such a name: of a socket that we gave to the service manager, not of one that a socket unit made.
+pub fn is_kept_name(name: &str) -> bool {
+    name.starts_with(KEPT)
+}
+
+/// What these names start with.
+const KEPT: &str = "canvas-listen-";
+
+fn accept_offer(fd: OwnedFd, name: &str) -> io::Result<Offer> {
+    let socket = Socket::from(fd);
+    let address = socket.local_addr()?.as_socket();
+    let (Some(address), true, Type::STREAM) = (address, socket.is_listener()?, socket.r#type()?)
+    else {
+        return Err(io::Error::other("it is no listening TCP socket"));
+    };
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    // So that slots of their own may join; where another user made it, none may.
+    socket.set_reuse_port(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(Offer {
+        address,
+        name: name.to_owned(),
+        socket: socket.into(),
+    })
 }
 
 #[cfg(test)]
@@ -362,7 +501,7 @@ mod tests {
         let mut listeners = Listeners::default();
         listeners.extend(&[any()], 4).expect("free");
         let numbers = |listeners: &Listeners| -> Vec<usize> {
-            let sockets = listeners.of(&[any()]);
+            let sockets = listeners.of(&[any()], 1);
             sockets.into_iter().map(|(number, _, _)| number).collect()
         };
         assert_eq!(numbers(&listeners), [0, 1, 2, 3]);
@@ -381,6 +520,51 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_is_passed_is_served_and_what_is_kept_is_given_once() {
+        let passed = |count: usize| {
+            let mut first = Listeners::default();
+            first.extend(&[any()], count).expect("free");
+            let group = first.groups.remove(0);
+            let fds = group.sockets.into_iter().map(OwnedFd::from);
+            let named: Vec<_> = fds.map(|fd| (fd, "a".to_owned())).collect();
+            (on(group.bound), named)
+        };
+        let ((one, mut sockets), (other, more)) = (passed(2), passed(1));
+        sockets.extend(more);
+        let file = std::fs::File::open("/dev/null").expect("it is always there");
+        sockets.push((file.into(), "rubbish".to_owned()));
+        let mut listeners = Listeners::default();
+        listeners.offer(sockets);
+        listeners.extend(&[one], 3).expect("its own user's");
+        assert_eq!(listeners.of(&[one], 3).len(), 3);
+        assert_eq!(listeners.decline(), [(other.address, "a".to_owned())]);
+        let taken = std::cell::Cell::new(0);
+        let mut hand_over = || {
+            listeners.hand_over(|name, _| {
+                assert_eq!(name, kept_name(one.address));
+                taken.set(taken.get() + 1);
+                true
+            });
+            taken.get()
+        };
+        assert_eq!((hand_over(), hand_over()), (1, 1));
+        assert_eq!(listeners.retain(&[one]), [""; 0]);
+        assert_eq!(listeners.retain(&[]), [kept_name(one.address)]);
+    }
+
+    #[test]
+    fn slots_share_the_sockets_where_there_are_fewer() {
+        let mut listeners = Listeners::default();
+        listeners.extend(&[any()], 2).expect("free");
+        let sockets = listeners.of(&[any()], 5);
+        let numbers: Vec<usize> = sockets.iter().map(|(number, _, _)| *number).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+        assert!(std::ptr::eq(sockets[0].1, sockets[4].1));
+        assert!(std::ptr::eq(sockets[1].1, sockets[3].1));
+        assert!(!std::ptr::eq(sockets[0].1, sockets[1].1));
+    }
+
+    #[test]
     fn an_address_may_begin_to_be_proxied_and_a_port_left_open_is_two_addresses() {
         let proxied = |listen: Listen| Listen {
             proxied: true,
@@ -390,7 +574,7 @@ mod tests {
         let both = [any(), proxied(any())];
         listeners.extend(&both, 1).expect("free");
         let marks = |listeners: &Listeners, wanted: &[Listen]| -> Vec<bool> {
-            let sockets = listeners.of(wanted);
+            let sockets = listeners.of(wanted, 1);
             sockets.into_iter().map(|(_, _, proxied)| proxied).collect()
         };
         assert_eq!(marks(&listeners, &both), [false, true]);

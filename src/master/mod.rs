@@ -10,6 +10,7 @@ mod notify;
 pub mod plan;
 mod signals;
 mod spawn;
+mod status;
 mod takeover;
 mod upgrade;
 mod wishes;
@@ -30,7 +31,7 @@ use self::errands::History;
 pub use self::handover::{Arrival, CONSENT, Handover, VARIABLE};
 pub use self::listeners::ListenError;
 use self::listeners::Listeners;
-use self::notify::Phase;
+use self::notify::{Manager, Phase};
 use self::plan::{Action, Event, Patience, Plan, WorkerId};
 use self::signals::{Request, Signals};
 use self::spawn::End;
@@ -120,6 +121,10 @@ struct Master {
     failure: Option<String>,
     history: History,
     control: Control,
+    manager: Manager,
+    /// How many requests there had been when the status line was last made, and when that was; and how many a second then.
+    measured: (u64, Instant),
+    rate: u64,
     /// When the heartbeats are looked at next.
     look_at: Instant,
     generation: u64,
@@ -147,6 +152,7 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         .map_err(|error| MasterError::System("can't listen for signals", error))?;
     limits::fit(&config);
     let mut listeners = Listeners::default();
+    listeners.offer(notify::inherited());
     listeners
         .extend(&config.listen, config.workers.count())
         .map_err(MasterError::Listen)?;
@@ -170,6 +176,9 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         failure: None,
         history: History::default(),
         control,
+        manager: Manager::find(),
+        measured: (0, Instant::now()),
+        rate: 0,
         look_at: Instant::now(),
         generation: 1,
         listeners,
@@ -182,6 +191,7 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         started: Instant::now(),
         upgrade: Upgrade::of(upgrade::program(&called)),
     };
+    master.decline_offers();
     master.serve(vec![Event::Start])
 }
 
@@ -243,6 +253,7 @@ impl Master {
             for (client, command) in self.control.attend(Instant::now()) {
                 events.extend(self.obey(client, command));
             }
+            self.look_after_manager();
             events.extend(self.look_at_heartbeats());
             // Reports before deaths: a worker may have said that it is ready and died since.
             events.extend(self.hear_reports());
@@ -283,6 +294,7 @@ impl Master {
             self.plan.next_due(),
             self.upgrade.due(),
             self.control.next_due(),
+            self.manager.next_due(),
         ];
         let due = others
             .into_iter()
@@ -440,7 +452,8 @@ impl Master {
                     "master: stopping; requests in flight have {:?}",
                     self.config.drain_timeout
                 );
-                notify::tell(Phase::Stopping, "finishing requests in flight");
+                let status = self.status();
+                self.manager.tell(Phase::Stopping, &status);
                 self.wishes.forget();
                 let stopped = Answer::Failed {
                     why: "the server stops".to_owned(),
@@ -448,7 +461,8 @@ impl Master {
                 self.conclude(&stopped);
                 self.control.abandon(&stopped);
                 // The workers hold the last references now, and close them when their queues are empty.
-                self.listeners.retain(&[]);
+                // What the service manager keeps of them is for the next start.
+                drop(self.listeners.retain(&[]));
             }
             Action::Abort(worker) => self.signal(worker, Signal::SIGABRT),
             Action::Kill(worker) => self.kill(worker),
@@ -475,25 +489,21 @@ impl Master {
                 self.generation += 1;
             }
             Action::Reloaded => {
-                self.listeners.retain(&self.config.listen);
+                self.give_up_addresses();
                 let workers = self.config.workers.count();
                 log::info!(
                     "master: reloaded: generation {}, {workers} workers",
                     self.generation
                 );
-                notify::tell(Phase::Ready, &self.status());
+                self.keep_sockets();
                 let done = self.done();
                 self.conclude(&done);
             }
             Action::RejectReload => {
                 self.candidate = None;
-                self.listeners.withdraw(&self.config.listen);
+                self.withdraw_addresses();
                 log::error!(
                     "master: reload failed: its first worker did not get ready; the old workers keep serving"
-                );
-                notify::tell(
-                    Phase::Ready,
-                    "reload failed: its first worker did not get ready",
                 );
                 let how = self
                     .failure
@@ -513,8 +523,8 @@ impl Master {
     /// Reads the configuration again and, if it is good, starts to replace the workers.
     fn reload(&mut self) -> Option<Event> {
         self.begin(What::Reload);
-        let status = format!("reloading generation {}", self.generation);
-        notify::tell(Phase::Reloading, &status);
+        let status = format!("{}, reading the configuration", self.status());
+        self.manager.tell(Phase::Reloading, &status);
         let config = match self.sources.load() {
             Ok(config) => config,
             Err(error) => return self.refuse_reload(&error),
@@ -523,11 +533,11 @@ impl Master {
             .listeners
             .extend(&config.listen, config.workers.count())
         {
-            self.listeners.withdraw(&self.config.listen);
+            self.withdraw_addresses();
             return self.refuse_reload(&error);
         }
         if let Err(error) = prepare(&config) {
-            self.listeners.withdraw(&self.config.listen);
+            self.withdraw_addresses();
             return self.refuse_reload(&error);
         }
         limits::fit(&config);
@@ -573,7 +583,6 @@ impl Master {
 
     fn refuse_reload(&mut self, error: &dyn fmt::Display) -> Option<Event> {
         log::error!("master: reload refused, the old workers keep serving: {error}");
-        notify::tell(Phase::Ready, &format!("reload refused: {error}"));
         self.conclude(&Answer::Refused {
             why: error.to_string(),
         });
@@ -646,14 +655,16 @@ impl Master {
         }
     }
 
-    fn announce(&self) {
+    fn announce(&mut self) {
         log::info!(
             "master: ready: {} workers on {} after {} ms",
             self.config.workers.count(),
             self.addresses().join(" "),
             self.started.elapsed().as_millis()
         );
-        notify::tell(Phase::Ready, &self.status());
+        self.keep_sockets();
+        let status = self.status();
+        self.manager.tell(Phase::Ready, &status);
     }
 
     /// Where the server can be reached, as URLs.
@@ -663,11 +674,6 @@ impl Master {
             false => format!("http://{}", listen.address),
         };
         self.listeners.addresses().map(url).collect()
-    }
-
-    fn status(&self) -> String {
-        let workers = self.config.workers.count();
-        format!("{workers} workers serve, generation {}", self.generation)
     }
 
     fn leave(&mut self, failed: bool) -> Result<(), MasterError> {
@@ -708,7 +714,7 @@ fn start_worker(
     row: usize,
 ) -> io::Result<Child> {
     let (ours, theirs) = Channel::pair()?;
-    let sockets = listeners.of(&config.listen);
+    let sockets = listeners.of(&config.listen, config.workers.count());
     let bells = listeners.bells(config.workers.count());
     let pid = spawn::fork_child(|| {
         let inherited: io::Result<Vec<Inherited>> = sockets

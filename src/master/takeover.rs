@@ -13,12 +13,14 @@ use super::control::Control;
 use super::errands::History;
 use super::handover::Handover;
 use super::listeners::Listeners;
+use super::notify::Manager;
 use super::plan::{Plan, WorkerId};
 use super::signals::{Blocked, Request, Signals};
 use super::upgrade::Upgrade;
 use super::wishes::Wishes;
 use super::{Child, LOOK_EVERY, Master, MasterError, patience};
 use crate::config::{Config, Sources, Workers};
+use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Adopted, Scoreboard};
 use crate::sys;
 use crate::worker::control::Channel;
@@ -73,6 +75,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         log::error!("master: {error}; `canvas-cluster ctl` can't reach this server, signals can");
         Control::default()
     });
+    let counted = scoreboard.total(Counter::Requests);
     let mut wishes = Wishes::default();
     wishes.reload();
     let now = Instant::now();
@@ -89,6 +92,9 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         control,
         // The rows that the image before this one used are not known.
         rows_used: scoreboard::ROWS,
+        manager: Manager::find(),
+        measured: (counted, now),
+        rate: 0,
         look_at: now + LOOK_EVERY,
         generation: handover.plan.generation(),
         listeners,

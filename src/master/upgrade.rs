@@ -22,7 +22,7 @@ use nix::unistd::{Pid, execve};
 
 use super::Master;
 use super::handover::{self, Arrival, HandedChild, HandedTable, Handover};
-use super::notify::{self, Phase};
+use super::notify::Phase;
 use super::plan::Event;
 use super::signals::{Blocked, Request};
 use super::spawn::End;
@@ -178,6 +178,9 @@ pub(super) fn program(called: &OsStr) -> PathBuf {
         .unwrap_or(running)
 }
 
+/// What the service manager says of the descriptors that it passes (sd_listen_fds(3)).
+const PASSED: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
 impl Master {
     /// Does the next step of an upgrade, if one is due. Does not return if that was the last one.
     pub(super) fn pursue_upgrade(&mut self) -> Vec<Event> {
@@ -205,7 +208,8 @@ impl Master {
         };
         let program = self.upgrade.program.clone();
         log::info!("master: upgrading: checking {}", program.display());
-        notify::tell(Phase::Reloading, "upgrading: checking the new program");
+        self.manager
+            .tell(Phase::Reloading, "upgrading: checking the new program");
         match Check::start(&program, &handover) {
             Ok(check) => self.upgrade.stage = Stage::Checking(check),
             Err(error) => self.refuse_upgrade(&format!("it can't be run: {error}")),
@@ -218,7 +222,8 @@ impl Master {
             "master: upgrade to {} refused, everything stays as it is: {why}",
             self.upgrade.program.display()
         );
-        notify::tell(Phase::Ready, &format!("upgrade refused: {why}"));
+        self.manager
+            .tell(Phase::Ready, &format!("upgrade refused: {why}"));
     }
 
     /// What there is to hand over; none while workers are being replaced.
@@ -269,7 +274,7 @@ impl Master {
             self.reopen_logs();
         }
         // A wish to read the configuration again comes true with the upgrade.
-        notify::tell(Phase::Reloading, "upgrading");
+        self.manager.tell(Phase::Reloading, "upgrading");
         let error = match self.exec(&handover) {
             Ok(never) => match never {},
             Err(error) => error,
@@ -286,6 +291,8 @@ impl Master {
         let arguments: Result<Vec<_>, _> = arguments.into_iter().map(CString::new).collect();
         let mut environment: Vec<(OsString, OsString)> = std::env::vars_os()
             .filter(|(name, _)| name != handover::VARIABLE)
+            // The pid stays, so these would pass descriptors that by then are others.
+            .filter(|(name, _)| !PASSED.iter().any(|passed| name == passed))
             .collect();
         environment.push((
             handover::VARIABLE.into(),

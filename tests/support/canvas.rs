@@ -2,6 +2,7 @@
 //! runs it to its end or starts it as a server.
 
 use std::ffi::OsString;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,6 +32,8 @@ pub struct Canvas {
     lacking: Option<&'static str>,
     /// Where a server's standard output goes, if anywhere.
     stdout: Option<Arc<OwnedFd>>,
+    /// Sockets that it finds open at its start, as from a service manager, each with its name.
+    passed: Arc<Vec<(String, OwnedFd)>>,
 }
 
 /// The binary under test: the one that CANVAS_TESTED_BINARY names (tests/run names a release build), else cargo's own.
@@ -65,6 +68,7 @@ impl Canvas {
             own_network: false,
             lacking: None,
             stdout: None,
+            passed: Arc::default(),
         }
     }
 
@@ -86,6 +90,19 @@ impl Canvas {
     /// Gives a server this standard output.
     pub fn stdout(mut self, to: impl Into<OwnedFd>) -> Self {
         self.stdout = Some(Arc::new(to.into()));
+        self
+    }
+
+    /// Passes these listening sockets, two at most, to a server as sd_listen_fds(3) has it.
+    pub fn pass(mut self, sockets: Vec<(String, TcpListener)>) -> Self {
+        assert!(
+            sockets.len() <= 2,
+            "no more than standard input and output can carry"
+        );
+        let passed = sockets
+            .into_iter()
+            .map(|(name, socket)| (name, socket.into()));
+        self.passed = Arc::new(passed.collect());
         self
     }
 
@@ -181,6 +198,7 @@ impl Canvas {
     fn command(&self) -> Command {
         let program = self.program.as_deref().unwrap_or(binary());
         let mut command = match self.open_files {
+            None if !self.passed.is_empty() => self.passing_command(),
             None if self.own_network => {
                 let mut command = guarded("unshare", Signal::SIGKILL, None);
                 command.args(["--net", "--"]).arg(program);
@@ -217,11 +235,29 @@ impl Canvas {
             .env("XDG_RUNTIME_DIR", self.runtime_home())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)
-            .stdin(Stdio::null())
-            .stdout(match &self.stdout {
-                Some(to) => Stdio::from(to.try_clone().expect("one more descriptor")),
+            .stdin(match self.passed.first() {
+                Some((_, socket)) => lend(socket),
                 None => Stdio::null(),
+            })
+            .stdout(match (self.passed.get(1), &self.stdout) {
+                (Some((_, socket)), _) => lend(socket),
+                (None, Some(to)) => lend(to),
+                (None, None) => Stdio::null(),
             });
+        command
+    }
+
+    /// A shell that moves what it has as standard input and output to where a service manager leaves it, and becomes the
+    /// binary, whose pid it knows that way.
+    fn passing_command(&self) -> Command {
+        let names: Vec<&str> = self.passed.iter().map(|(name, _)| name.as_str()).collect();
+        let mut command = guarded("sh", Signal::SIGKILL, None);
+        command.arg("-c").arg(format!(
+            "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES='{}'; exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null",
+            names.len(),
+            names.join(":")
+        ));
+        command.arg(binary());
         command
     }
 }
@@ -249,6 +285,10 @@ impl Ended {
         }
         self
     }
+}
+
+fn lend(fd: &OwnedFd) -> Stdio {
+    Stdio::from(fd.try_clone().expect("one more descriptor"))
 }
 
 fn read(mut file: std::fs::File) -> String {

@@ -11,6 +11,7 @@ pub mod haproxy;
 pub mod http;
 pub mod load;
 pub mod log;
+pub mod manager;
 pub mod postgres;
 pub mod process;
 pub mod redis;

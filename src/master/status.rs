@@ -1,0 +1,136 @@
+//! What the service manager sees of the master: a status line, signs of life while somebody serves, and the listening
+//! sockets that it keeps over a restart.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::Master;
+use super::listeners::{is_kept_name, kept_name};
+use crate::scoreboard::counters::Counter;
+use crate::scoreboard::moment;
+
+/// How often the status line is made anew.
+const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// The shortest silence of a worker's loop that means anything: it ticks ten times a second.
+const SILENCE: Duration = Duration::from_secs(1);
+
+impl Master {
+    /// Tells the service manager how it goes, if it is time to, and gives a sign of life, if there is life: one worker at
+    /// least that serves and whose loop moves. A server that stops has deadlines of its own.
+    pub(super) fn look_after_manager(&mut self) {
+        if !self.manager.is_there() {
+            return;
+        }
+        let now = Instant::now();
+        let (before, since) = self.measured;
+        let passed = now.saturating_duration_since(since);
+        if passed >= STATUS_EVERY {
+            let requests = self.counted(Counter::Requests);
+            let made = requests.saturating_sub(before) as f64;
+            self.rate = (made / passed.as_secs_f64()).round() as u64;
+            self.measured = (requests, now);
+            let status = self.status();
+            self.manager.show(&status);
+        }
+        let stopping = self.plan.is_stopping();
+        let beaten = moment();
+        let (children, scoreboard) = (&self.children, self.scoreboard);
+        self.manager.live(now, |patience| {
+            let fresh = patience.max(SILENCE).as_millis() as u64;
+            let moves = |row: usize| beaten.saturating_sub(scoreboard.row(row).last_beat()) < fresh;
+            stopping
+                || children
+                    .values()
+                    .any(|child| child.ready && child.row.is_none_or(moves))
+        });
+    }
+
+    /// `4/4 workers ready, 9,981 req/s, generation 3`
+    pub(super) fn status(&self) -> String {
+        let (ready, wanted) = (self.plan.ready(), self.plan.wanted());
+        if self.plan.is_stopping() {
+            return format!("stopping: {} workers finish", self.children.len());
+        }
+        let mut status = format!(
+            "{ready}/{wanted} workers ready, {} req/s, generation {}",
+            with_commas(self.rate),
+            self.generation
+        );
+        if self.plan.is_rolling() {
+            status += ", replacing workers";
+        } else if let Some(trouble) = self.history.trouble() {
+            status += &format!("; {trouble}");
+        }
+        status
+    }
+
+    /// Has the service manager keep every socket that it does not have yet.
+    pub(super) fn keep_sockets(&mut self) {
+        let manager = &self.manager;
+        if manager.is_there() {
+            self.listeners
+                .hand_over(|name, socket| manager.keep(name, socket.as_fd()));
+        }
+    }
+
+    /// Closes the addresses that the configuration does not want any more, here and in the service manager.
+    pub(super) fn give_up_addresses(&mut self) {
+        for name in self.listeners.retain(&self.config.listen) {
+            self.manager.let_go(&name);
+        }
+    }
+
+    /// The same, and what a change that came to nothing has made.
+    pub(super) fn withdraw_addresses(&mut self) {
+        for name in self.listeners.withdraw(&self.config.listen) {
+            self.manager.let_go(&name);
+        }
+    }
+
+    /// Closes what the service manager passed for addresses that the configuration does not name.
+    pub(super) fn decline_offers(&mut self) {
+        for (address, name) in self.listeners.decline() {
+            if is_kept_name(&name) {
+                log::info!("master: {address} is not listened on any more");
+                self.manager.let_go(&kept_name(address));
+            } else {
+                log::warn!(
+                    "master: the service manager passes a socket for {address} ({name}), which --listen does not name"
+                );
+            }
+        }
+    }
+}
+
+/// `9,981`
+fn with_commas(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_by_people() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (9981, "9,981"),
+            (1_234_567, "1,234,567"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(with_commas(number), text);
+        }
+    }
+}
