@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::manager::{Manager, Notice, kept};
-use crate::support::process::{free_port, signal};
+use crate::support::process::{free_port, signal, stand_still};
 use crate::support::{Backend, Canvas, Client, PATIENCE, Server, alone, wait_until};
 
 /// A server on this address that tells this manager.
@@ -288,7 +288,7 @@ fn a_socket_that_no_other_may_join_is_shared() {
             .filter(|other| *other != worker)
             .collect();
         for other in &others {
-            signal(*other, Signal::SIGSTOP);
+            stand_still(*other);
         }
         server.get("/healthz").expect(200);
         for other in &others {

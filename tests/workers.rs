@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
-use crate::support::process::{alive, signal, stat};
+use crate::support::process::{alive, signal, stand_still};
 use crate::support::sockets::{server_ends, socket_inodes};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
@@ -34,11 +34,7 @@ fn while_a_worker_hangs_its_siblings_take_from_its_queue() {
         .args(["--hang-timeout", "10m"])
         .start();
     let stopped = *server.workers().first().expect("a worker");
-    signal(stopped, Signal::SIGSTOP);
-    // A thread of it has to be given a CPU before it stops the others.
-    wait_until(PATIENCE, "the worker to be stopped", || {
-        stat(stopped).is_some_and(|stat| stat.state == 'T')
-    });
+    stand_still(stopped);
     assert_all_are_answered(&server);
     assert!(alive(stopped), "nobody may have ended it yet");
     signal(stopped, Signal::SIGCONT);

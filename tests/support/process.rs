@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::wait::{comes_true, wait_until};
+use super::wait::{PATIENCE, comes_true, wait_until};
 
 /// A command that receives `at_death` when this test process dies, whatever kills it, and that runs in a process
 /// group of its own. `user` is for servers that refuse to run as root.
@@ -63,6 +63,24 @@ pub fn signal(pid: i32, signal: Signal) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
         Err(error) => panic!("{signal} to {pid}: {error}"),
     }
+}
+
+/// Stops a process (SIGSTOP) and waits until every thread of it stands still: one of them has to be given a CPU before it
+/// stops the others, and until then these go on.
+#[track_caller]
+pub fn stand_still(pid: i32) {
+    signal(pid, Signal::SIGSTOP);
+    let is_stopped = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    };
+    wait_until(PATIENCE, "a process to be stopped", || {
+        let Ok(mut tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+            return true;
+        };
+        tasks.all(|task| task.is_ok_and(is_stopped))
+    });
 }
 
 /// Waits until the child has ended. Panics once `patience` is over.
