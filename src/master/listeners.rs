@@ -374,11 +374,19 @@ impl Group {
             sockets: offered,
         };
         let missing = slots.saturating_sub(group.sockets.len());
-        let sockets: Result<Vec<_>, _> = (0..missing).map(|_| group.join()).collect();
+        // What is passed is taken at the start alone, when every slot gets a worker: no socket has to wait for one.
+        let join = |_| {
+            let socket = group.join()?;
+            SockRef::from(&socket)
+                .listen(BACKLOG)
+                .map_err(|error| ListenError::Failed(group.bound, error))?;
+            Ok(socket)
+        };
+        let sockets: Result<Vec<_>, _> = (0..missing).map(join).collect();
         // Never an error, for the group was adopted.
-        group
-            .sockets
-            .extend(group.or_fewer(sockets).unwrap_or_default());
+        let sockets = group.or_fewer(sockets).unwrap_or_default();
+        group.sockets.extend(sockets);
+        group.listening = group.sockets.len();
         group
     }
 
