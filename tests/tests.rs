@@ -22,6 +22,7 @@
 //! - `reload`: SIGHUP, and no client notices.
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `service`: what a service manager is told, and the sockets that it passes and keeps.
+//! - `soak`: hundreds of reloads, changes and deaths in a row, under load, and every request that is lost is accounted for.
 //! - `stacks`: what a coroutine's stack must hold, and what happens when there is none to be had.
 //! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
 //! - `tokens`: who may write.
@@ -51,6 +52,7 @@ mod proxies;
 mod reload;
 mod secrets;
 mod service;
+mod soak;
 mod stacks;
 mod stopping;
 mod support;

@@ -39,6 +39,8 @@ pub struct Tally {
     pub other: BTreeMap<u16, u64>,
     /// Requests without an answer.
     pub trouble: BTreeMap<(On, Trouble), u64>,
+    /// The clients' ports of the connections that those requests were sent on.
+    pub lost_on: Vec<u16>,
 }
 
 pub struct Load {
@@ -131,8 +133,14 @@ impl Tally {
             .sum()
     }
 
-    fn add(&mut self, other: Tally) {
+    /// How many requests were made.
+    pub fn sent(&self) -> u64 {
+        self.ok + self.other.values().sum::<u64>() + self.trouble.values().sum::<u64>()
+    }
+
+    pub fn add(&mut self, other: Tally) {
         self.ok += other.ok;
+        self.lost_on.extend(other.lost_on);
         for (status, count) in other.other {
             *self.other.entry(status).or_default() += count;
         }
@@ -167,7 +175,14 @@ fn run_client(
         match answer {
             Ok(status) if (200..300).contains(&status) => tally.ok += 1,
             Ok(status) => *tally.other.entry(status).or_default() += 1,
-            Err(trouble) => *tally.trouble.entry((on, trouble)).or_default() += 1,
+            Err(trouble) => {
+                *tally.trouble.entry((on, trouble)).or_default() += 1;
+                // There is none where connecting failed.
+                let port = connection
+                    .as_ref()
+                    .map(|client| client.local_address().port());
+                tally.lost_on.extend(port);
+            }
         }
         if answer.is_ok() {
             answers.fetch_add(1, Ordering::Relaxed);

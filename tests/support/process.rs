@@ -219,12 +219,22 @@ pub fn raise_own_limit(wanted: u64) {
 
 /// The most memory that a process has had in use since [`forget_peak_rss`], or since it began, in KiB.
 pub fn peak_rss(pid: i32) -> i64 {
+    status_kib(pid, "VmHWM:")
+}
+
+/// The memory in use that is a process's own, without files that it maps, in KiB.
+pub fn anonymous_rss(pid: i32) -> i64 {
+    status_kib(pid, "RssAnon:")
+}
+
+/// A field of `/proc/PID/status` (proc_pid_status(5)).
+fn status_kib(pid: i32, field: &str) -> i64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .expect("a VmHWM line")
+        .unwrap_or_else(|| panic!("no {field} in {status}"))
 }
 
 /// Lets the peak begin anew, at what is in use now (proc_pid_clear_refs(5)).

@@ -20,6 +20,10 @@ pub fn server_ends(server: SocketAddr) -> BTreeMap<u16, ServerEnd> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.get(1).filter(|address| address.ends_with(&local))?;
         let port = u16::from_str_radix(fields.get(2)?.split_once(':')?.1, 16).ok()?;
+        // The listeners are in the table too.
+        if port == 0 {
+            return None;
+        }
         // A connection that nobody has accepted has the inode 0, as has one that is closed.
         let inode = fields.get(9)?.parse().ok().filter(|inode| *inode != 0)?;
         let unread = u64::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()?;
