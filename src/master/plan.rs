@@ -6,26 +6,15 @@
 //! a time, and so does a worker that asks to be relieved; the old worker retires only when the new one has reported
 //! that it serves.
 
+mod pursuit;
+mod slot;
 mod standing;
 
 use std::time::{Duration, Instant};
 
+pub use self::slot::Doing;
+use self::slot::{Slot, State, Worker};
 pub use self::standing::Standing;
-
-/// The first pause before a slot's worker is replaced again, after an immediate replacement did not live.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-
-/// The longest such pause.
-const BACKOFF_MOST: Duration = Duration::from_secs(30);
-
-/// By how much a pause may be shorter or longer, so that slots which die together don't come back together: a part of it.
-const JITTER: u32 = 4;
-
-/// So many boots in a row that fail make a slot degraded: it is tried on, and no longer talked about.
-const DEGRADED_AFTER: u32 = 5;
-
-/// What part of the slots is replaced at a time.
-const ROLL_PART: usize = 10;
 
 /// How long a hung worker has to die of SIGABRT, before SIGKILL.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -108,59 +97,6 @@ pub struct Patience {
     pub boot: Duration,
     /// From an order to finish to the end.
     pub drain: Duration,
-}
-
-#[derive(Debug)]
-struct Worker {
-    id: WorkerId,
-    /// The configuration that it runs with, by number.
-    generation: u64,
-    state: State,
-    worn: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Starting { until: Instant },
-    Ready { since: Instant },
-    Retiring { until: Instant },
-    Aborting { until: Instant },
-    Killed,
-}
-
-/// What a worker does, for those who ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
-    Starting,
-    Ready,
-    Retiring,
-    /// It hangs, and is being ended.
-    Aborting,
-    Killed,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    current: Option<Worker>,
-    successor: Option<Worker>,
-    retired: Vec<Worker>,
-    /// Deaths in a row without a healthy life in between.
-    deaths: u32,
-    /// Workers in a row that never got ready.
-    failed_boots: u32,
-    /// When the next worker may be started; `None` is at once.
-    retry_at: Option<Instant>,
-}
-
-impl Slot {
-    fn serves(&self) -> bool {
-        let worker = self.current.as_ref();
-        worker.is_some_and(|worker| matches!(worker.state, State::Ready { .. }))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.current.is_none() && self.successor.is_none() && self.retired.is_empty()
-    }
 }
 
 /// A reload that is under way.
@@ -302,18 +238,18 @@ impl Plan {
             if let Some(worker) = slot.current.as_mut().filter(|worker| worker.id == id) {
                 if let State::Starting { .. } = worker.state {
                     worker.state = State::Ready { since: now };
-                    note_boot(slot, index, actions);
+                    slot.note_boot(index, actions);
                 }
             } else if slot
                 .successor
                 .as_ref()
                 .is_some_and(|worker| worker.id == id)
             {
-                note_boot(slot, index, actions);
+                slot.note_boot(index, actions);
                 slot.deaths = 0;
                 slot.retry_at = None;
                 if let Some(old) = slot.current.take() {
-                    retire(slot, old, until, actions);
+                    slot.retire(old, until, actions);
                 }
                 slot.current = slot.successor.take().map(|worker| Worker {
                     state: State::Ready { since: now },
@@ -367,8 +303,8 @@ impl Plan {
                     self.roll = None;
                     actions.push(Action::RejectReload);
                 } else {
-                    note_failed_boot(slot, index, actions);
-                    back_off(slot, index, salt, now);
+                    slot.note_failed_boot(index, actions);
+                    slot.back_off(index, salt, now);
                 }
             } else if let Some(worker) = slot.current.take_if(|worker| worker.id == id) {
                 match worker.state {
@@ -377,10 +313,10 @@ impl Plan {
                     {
                         slot.deaths = 0;
                     }
-                    State::Starting { .. } => note_failed_boot(slot, index, actions),
+                    State::Starting { .. } => slot.note_failed_boot(index, actions),
                     _ => {}
                 }
-                back_off(slot, index, salt, now);
+                slot.back_off(index, salt, now);
             }
         }
         let deaths: u32 = self.slots.iter().map(|slot| slot.deaths).sum();
@@ -447,219 +383,6 @@ impl Plan {
             }
         }
     }
-
-    /// Does what is due by itself: spawns, the next step of a roll, kills, the end.
-    fn pursue(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.kill_overdue(now, actions);
-        for slot in &mut self.slots {
-            slot.retry_at.take_if(|at| *at <= now);
-        }
-        match self.phase {
-            Phase::Stopping => {
-                let over = self.workers().next().is_none();
-                if over
-                    && !actions
-                        .iter()
-                        .any(|action| matches!(action, Action::Exit { .. }))
-                {
-                    actions.push(Action::Exit { failed: false });
-                }
-            }
-            Phase::Starting | Phase::Running => {
-                self.pursue_roll(now, actions);
-                self.relieve_worn(now, actions);
-                self.spawn_missing(now, actions);
-                if self.phase == Phase::Starting && self.ready() >= self.wanted {
-                    self.phase = Phase::Running;
-                    actions.push(Action::Announce);
-                }
-            }
-        }
-    }
-
-    fn kill_overdue(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for slot in &mut self.slots {
-            let workers = slot
-                .current
-                .iter_mut()
-                .chain(&mut slot.successor)
-                .chain(&mut slot.retired);
-            for worker in workers {
-                if let State::Starting { until }
-                | State::Retiring { until }
-                | State::Aborting { until } = worker.state
-                    && until <= now
-                {
-                    worker.state = State::Killed;
-                    actions.push(Action::Kill(worker.id));
-                }
-            }
-        }
-    }
-
-    fn pursue_roll(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let Some(Roll { slots, canary }) = self.roll else {
-            return;
-        };
-        if canary {
-            if self.slots[0].successor.is_none() && self.slots[0].retry_at.is_none() {
-                self.start_successor(0, true, now, actions);
-            }
-            return;
-        }
-        let mut room = self.room_for_successors(slots);
-        let mut done = true;
-        for index in 0..slots {
-            let slot = &self.slots[index];
-            let behind = match &slot.current {
-                Some(worker) => worker.generation < self.generation,
-                // One of the slots there were comes back by itself, and with the new configuration.
-                None => index >= self.wanted,
-            };
-            done &= !behind && slot.successor.is_none();
-            if behind && slot.successor.is_none() && slot.retry_at.is_none() && room > 0 {
-                room -= 1;
-                self.start_successor(index, false, now, actions);
-            }
-        }
-        // A slot whose worker has died comes back by itself, be it slowly; but somebody has to serve.
-        done &= self.slots[..slots]
-            .iter()
-            .all(|slot| slot.serves() || slot.deaths > 0);
-        if !done || !self.slots[..slots].iter().any(Slot::serves) {
-            return;
-        }
-        // Every slot that stays serves the new configuration: those beyond go, their listeners are others' now.
-        let until = now + self.patience.drain + KILL_GRACE;
-        for slot in &mut self.slots[slots..] {
-            if let Some(worker) = slot.current.take() {
-                retire(slot, worker, until, actions);
-            }
-        }
-        self.roll = None;
-        self.wanted = slots;
-        actions.push(Action::Reloaded);
-    }
-
-    /// Gives successors to workers that asked to be relieved, unless a reload does so anyway.
-    fn relieve_worn(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.roll.is_some() {
-            return;
-        }
-        let mut room = self.room_for_successors(self.wanted);
-        for index in 0..self.wanted {
-            let slot = &self.slots[index];
-            let worn = slot
-                .current
-                .as_ref()
-                .is_some_and(|worker| worker.worn && matches!(worker.state, State::Ready { .. }));
-            let free = slot.successor.is_none() && slot.retired.is_empty();
-            if worn && free && slot.retry_at.is_none() && room > 0 {
-                room -= 1;
-                self.start_successor(index, false, now, actions);
-            }
-        }
-    }
-
-    /// How many more slots may be replaced now.
-    fn room_for_successors(&self, slots: usize) -> usize {
-        let under_way = self.slots.iter().filter(|slot| slot.successor.is_some());
-        (slots / ROLL_PART).max(1).saturating_sub(under_way.count())
-    }
-
-    fn start_successor(
-        &mut self,
-        slot: usize,
-        candidate: bool,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
-        let worker = self.start_worker(candidate, now);
-        actions.push(Action::Spawn {
-            worker: worker.id,
-            slot,
-            candidate,
-        });
-        self.slots[slot].successor = Some(worker);
-    }
-
-    /// Fills the slots that should have a worker and have none.
-    fn spawn_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        // A reload leaves out the slot that tries the new configuration, and those that it is about to drop.
-        let (trying, beyond) = match self.roll {
-            Some(Roll { slots, canary }) => (canary, slots),
-            None => (false, usize::MAX),
-        };
-        for index in 0..self.wanted.min(beyond) {
-            let slot = &self.slots[index];
-            let left_out = slot.successor.is_some() || (trying && index == 0);
-            if slot.current.is_none() && !left_out && slot.retry_at.is_none() {
-                let worker = self.start_worker(false, now);
-                actions.push(Action::Spawn {
-                    worker: worker.id,
-                    slot: index,
-                    candidate: false,
-                });
-                self.slots[index].current = Some(worker);
-            }
-        }
-    }
-
-    fn start_worker(&mut self, candidate: bool, now: Instant) -> Worker {
-        self.next_worker += 1;
-        Worker {
-            id: WorkerId(self.next_worker),
-            generation: self.generation + u64::from(candidate),
-            worn: false,
-            state: State::Starting {
-                until: now + self.patience.boot,
-            },
-        }
-    }
-}
-
-/// Lets a worker finish. One that never got ready has nothing to finish.
-fn retire(slot: &mut Slot, mut worker: Worker, until: Instant, actions: &mut Vec<Action>) {
-    match worker.state {
-        State::Ready { .. } | State::Starting { .. } => {
-            worker.state = State::Retiring { until };
-            actions.push(Action::Retire(worker.id));
-        }
-        State::Retiring { .. } | State::Aborting { .. } | State::Killed => {}
-    }
-    slot.retired.push(worker);
-}
-
-fn note_boot(slot: &mut Slot, index: usize, actions: &mut Vec<Action>) {
-    if std::mem::take(&mut slot.failed_boots) >= DEGRADED_AFTER {
-        actions.push(Action::Recovered { slot: index });
-    }
-}
-
-fn note_failed_boot(slot: &mut Slot, index: usize, actions: &mut Vec<Action>) {
-    slot.failed_boots = slot.failed_boots.saturating_add(1);
-    if slot.failed_boots == DEGRADED_AFTER {
-        actions.push(Action::Degraded { slot: index });
-    }
-}
-
-/// The first death is answered at once; the ones that follow wait twice as long each time, more or less.
-fn back_off(slot: &mut Slot, index: usize, salt: u64, now: Instant) {
-    let pause = match slot.deaths {
-        0 => None,
-        deaths => Some(
-            BACKOFF_FIRST
-                .saturating_mul(1 << (deaths - 1).min(16))
-                .min(BACKOFF_MOST),
-        ),
-    };
-    slot.deaths = slot.deaths.saturating_add(1);
-    slot.retry_at = pause.map(|pause| {
-        // Any spread will do, and one made of what the plan knows keeps it pure.
-        let spread = (salt ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let part = (pause / JITTER).mul_f64(spread as f64 / f64::from(u32::MAX));
-        now + pause - pause / JITTER / 2 + part
-    });
 }
 
 #[cfg(test)]

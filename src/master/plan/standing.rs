@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DEGRADED_AFTER, Patience, Phase, Plan, Slot, State, Worker, WorkerId};
+use super::slot::{DEGRADED_AFTER, Slot, State, Worker};
+use super::{Patience, Phase, Plan, WorkerId};
 
 /// A plan between two images of the program. No successor starts and no worker leaves in it, so each slot has one at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! The plan against an obedient world: no process, and a clock that the test moves.
 
+use super::slot::{BACKOFF_FIRST, BACKOFF_MOST};
 use super::*;
 
 const PATIENCE: Patience = Patience {

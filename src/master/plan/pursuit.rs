@@ -1,0 +1,181 @@
+//! What is due by itself, whatever has happened: the next step of a reload, workers that are missing or worn, kills, the
+//! end.
+
+use std::time::Instant;
+
+use super::slot::{Slot, State, Worker};
+use super::{Action, KILL_GRACE, Phase, Plan, Roll, WorkerId};
+
+/// What part of the slots is replaced at a time.
+const ROLL_PART: usize = 10;
+
+impl Plan {
+    /// Does what is due by itself: spawns, the next step of a roll, kills, the end.
+    pub(super) fn pursue(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.kill_overdue(now, actions);
+        for slot in &mut self.slots {
+            slot.retry_at.take_if(|at| *at <= now);
+        }
+        match self.phase {
+            Phase::Stopping => {
+                let over = self.workers().next().is_none();
+                if over
+                    && !actions
+                        .iter()
+                        .any(|action| matches!(action, Action::Exit { .. }))
+                {
+                    actions.push(Action::Exit { failed: false });
+                }
+            }
+            Phase::Starting | Phase::Running => {
+                self.pursue_roll(now, actions);
+                self.relieve_worn(now, actions);
+                self.spawn_missing(now, actions);
+                if self.phase == Phase::Starting && self.ready() >= self.wanted {
+                    self.phase = Phase::Running;
+                    actions.push(Action::Announce);
+                }
+            }
+        }
+    }
+
+    fn kill_overdue(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for slot in &mut self.slots {
+            let workers = slot
+                .current
+                .iter_mut()
+                .chain(&mut slot.successor)
+                .chain(&mut slot.retired);
+            for worker in workers {
+                if let State::Starting { until }
+                | State::Retiring { until }
+                | State::Aborting { until } = worker.state
+                    && until <= now
+                {
+                    worker.state = State::Killed;
+                    actions.push(Action::Kill(worker.id));
+                }
+            }
+        }
+    }
+
+    fn pursue_roll(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Some(Roll { slots, canary }) = self.roll else {
+            return;
+        };
+        if canary {
+            if self.slots[0].successor.is_none() && self.slots[0].retry_at.is_none() {
+                self.start_successor(0, true, now, actions);
+            }
+            return;
+        }
+        let mut room = self.room_for_successors(slots);
+        let mut done = true;
+        for index in 0..slots {
+            let slot = &self.slots[index];
+            let behind = match &slot.current {
+                Some(worker) => worker.generation < self.generation,
+                // One of the slots there were comes back by itself, and with the new configuration.
+                None => index >= self.wanted,
+            };
+            done &= !behind && slot.successor.is_none();
+            if behind && slot.successor.is_none() && slot.retry_at.is_none() && room > 0 {
+                room -= 1;
+                self.start_successor(index, false, now, actions);
+            }
+        }
+        // A slot whose worker has died comes back by itself, be it slowly; but somebody has to serve.
+        done &= self.slots[..slots]
+            .iter()
+            .all(|slot| slot.serves() || slot.deaths > 0);
+        if !done || !self.slots[..slots].iter().any(Slot::serves) {
+            return;
+        }
+        // Every slot that stays serves the new configuration: those beyond go, their listeners are others' now.
+        let until = now + self.patience.drain + KILL_GRACE;
+        for slot in &mut self.slots[slots..] {
+            if let Some(worker) = slot.current.take() {
+                slot.retire(worker, until, actions);
+            }
+        }
+        self.roll = None;
+        self.wanted = slots;
+        actions.push(Action::Reloaded);
+    }
+
+    /// Gives successors to workers that asked to be relieved, unless a reload does so anyway.
+    fn relieve_worn(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.roll.is_some() {
+            return;
+        }
+        let mut room = self.room_for_successors(self.wanted);
+        for index in 0..self.wanted {
+            let slot = &self.slots[index];
+            let worn = slot
+                .current
+                .as_ref()
+                .is_some_and(|worker| worker.worn && matches!(worker.state, State::Ready { .. }));
+            let free = slot.successor.is_none() && slot.retired.is_empty();
+            if worn && free && slot.retry_at.is_none() && room > 0 {
+                room -= 1;
+                self.start_successor(index, false, now, actions);
+            }
+        }
+    }
+
+    /// How many more slots may be replaced now.
+    fn room_for_successors(&self, slots: usize) -> usize {
+        let under_way = self.slots.iter().filter(|slot| slot.successor.is_some());
+        (slots / ROLL_PART).max(1).saturating_sub(under_way.count())
+    }
+
+    fn start_successor(
+        &mut self,
+        slot: usize,
+        candidate: bool,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let worker = self.start_worker(candidate, now);
+        actions.push(Action::Spawn {
+            worker: worker.id,
+            slot,
+            candidate,
+        });
+        self.slots[slot].successor = Some(worker);
+    }
+
+    /// Fills the slots that should have a worker and have none.
+    fn spawn_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        // A reload leaves out the slot that tries the new configuration, and those that it is about to drop.
+        let (trying, beyond) = match self.roll {
+            Some(Roll { slots, canary }) => (canary, slots),
+            None => (false, usize::MAX),
+        };
+        for index in 0..self.wanted.min(beyond) {
+            let slot = &self.slots[index];
+            let left_out = slot.successor.is_some() || (trying && index == 0);
+            if slot.current.is_none() && !left_out && slot.retry_at.is_none() {
+                let worker = self.start_worker(false, now);
+                actions.push(Action::Spawn {
+                    worker: worker.id,
+                    slot: index,
+                    candidate: false,
+                });
+                self.slots[index].current = Some(worker);
+            }
+        }
+    }
+
+    fn start_worker(&mut self, candidate: bool, now: Instant) -> Worker {
+        self.next_worker += 1;
+        Worker {
+            id: WorkerId(self.next_worker),
+            generation: self.generation + u64::from(candidate),
+            worn: false,
+            state: State::Starting {
+                until: now + self.patience.boot,
+            },
+        }
+    }
+}
