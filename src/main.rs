@@ -1,5 +1,6 @@
 //! The thin door: parse the command line, run the mode, turn the result into an exit code.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -24,10 +25,7 @@ fn main() -> ExitCode {
     let shown: Vec<_> = std::env::args_os().collect();
     let arrival = match master::arrive(&shown) {
         Ok(arrival) => arrival,
-        Err(why) => {
-            eprintln!("canvas-cluster: {why}");
-            return ExitCode::from(EXIT_SYSTEM);
-        }
+        Err(why) => return conclude(decline(&shown, Failure(EXIT_SYSTEM, why))),
     };
     let arguments = arrival.arguments().unwrap_or(&shown).to_vec();
     // What was handed over instead of being shown needs no scrubbing.
@@ -41,6 +39,9 @@ fn main() -> ExitCode {
         }
         Err(exit) => {
             eprint!("{exit}");
+            if master::is_asked(&shown) {
+                println!("{exit}");
+            }
             return ExitCode::from(exit.code());
         }
     };
@@ -55,7 +56,10 @@ fn main() -> ExitCode {
         );
     }
     let checks = matches!(arrival, Arrival::Check(_));
-    conclude(sources.load().map_err(|error| Failure(EXIT_USAGE, error.to_string())).and_then(|config| {
+    let loaded = sources
+        .load()
+        .map_err(|error| Failure(EXIT_USAGE, error.to_string()));
+    let done = loaded.and_then(|config| {
         logging::start(config.log_level);
         if let Err(error) = scrubbed {
             log::warn!("a secret on the command line can't be hidden from `ps`: {error}; pass it by environment or file");
@@ -65,7 +69,16 @@ fn main() -> ExitCode {
         }
         config.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         run(mode, sources, config)
-    }))
+    });
+    conclude(done.or_else(|failure| decline(&shown, failure)))
+}
+
+/// Tells the master that wants to become this image why it may not, if one has asked.
+fn decline(shown: &[OsString], failure: Failure) -> Result<(), Failure> {
+    if master::is_asked(shown) {
+        println!("{}", failure.1);
+    }
+    Err(failure)
 }
 
 /// The exit code of what was done; tells why it failed.

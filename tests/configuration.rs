@@ -204,6 +204,8 @@ fn the_program_prints_its_own_pages() {
         let printed = ended.output();
         assert!(printed.contains(holds), "{page}: {printed}");
         assert!(printed.contains("workers"), "{page}");
+        let names_commands = page != "config";
+        assert_eq!(printed.contains("upgrade"), names_commands, "{page}");
         ended.expect(0);
     }
     Canvas::new(dir.path())

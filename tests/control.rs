@@ -16,24 +16,24 @@ use crate::support::process::{alive, guarded};
 use crate::support::{Backend, Canvas, PATIENCE, Server, wait_until};
 
 /// A call of `ctl` for the server that serves this backend.
-fn ctl(backend: &Backend, arguments: &[&str]) -> Ended {
+pub fn ctl(backend: &Backend, arguments: &[&str]) -> Ended {
     let call = Canvas::new(backend.dir.path()).arg("ctl");
     call.args(arguments.iter().copied()).run()
 }
 
 #[track_caller]
-fn status(backend: &Backend) -> Value {
+pub fn status(backend: &Backend) -> Value {
     let ended = ctl(backend, &["status", "--json"]).expect(0);
     serde_json::from_str(&ended.stdout).expect("one line of JSON")
 }
 
 /// Where a server of this backend listens for commands.
-fn socket(backend: &Backend) -> PathBuf {
+pub fn socket(backend: &Backend) -> PathBuf {
     let runtime = Canvas::new(backend.dir.path()).runtime_home();
     runtime.join("canvas-cluster/control.sock")
 }
 
-fn connect(socket: &Path) -> UnixStream {
+pub fn connect(socket: &Path) -> UnixStream {
     let place = Place::of(socket).expect("its folder");
     let stream = UnixStream::connect(place.name()).expect("a server that listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -42,7 +42,7 @@ fn connect(socket: &Path) -> UnixStream {
 
 /// All that the server says until it closes.
 #[track_caller]
-fn read_to_end(mut stream: UnixStream) -> String {
+pub fn read_to_end(mut stream: UnixStream) -> String {
     let mut said = String::new();
     match stream.read_to_string(&mut said) {
         Ok(_) => said,
@@ -52,7 +52,7 @@ fn read_to_end(mut stream: UnixStream) -> String {
     }
 }
 
-fn configure(backend: &Backend, lines: &str) -> PathBuf {
+pub fn configure(backend: &Backend, lines: &str) -> PathBuf {
     let draft = backend.dir.write("config.toml.new", lines);
     let file = backend.dir.join("config.toml");
     std::fs::rename(draft, &file).expect("a file in the test's folder");

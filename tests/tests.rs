@@ -28,6 +28,7 @@
 //! - `tokens`: who may write.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
 //! - `upgrade`: SIGUSR2, and no client notices; a program that can't take over changes nothing.
+//! - `upgrade_outcomes`: `canvas-cluster ctl upgrade` tells what came of it, and nobody who waits is forgotten.
 //! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved.
 
 mod access_log;
@@ -59,4 +60,5 @@ mod support;
 mod tokens;
 mod tools;
 mod upgrade;
+mod upgrade_outcomes;
 mod workers;

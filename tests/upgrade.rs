@@ -46,12 +46,12 @@ fn upgrade(server: &Server, count: usize) {
 }
 
 /// A name for a program that can be made another's in one step, as a package manager does.
-struct Program {
-    link: PathBuf,
+pub struct Program {
+    pub link: PathBuf,
 }
 
 impl Program {
-    fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let program = Program {
             link: folder.join("canvas-cluster"),
         };
@@ -59,7 +59,7 @@ impl Program {
         program
     }
 
-    fn point_to(&self, file: &Path) {
+    pub fn point_to(&self, file: &Path) {
         let draft = self.link.with_extension("new");
         symlink(file, &draft).expect("a link in the test's folder");
         std::fs::rename(&draft, &self.link).expect("a link in the test's folder");

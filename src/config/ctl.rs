@@ -37,6 +37,11 @@ pub enum CtlCommand {
         #[serde(default)]
         wait: bool,
     },
+    /// Go on as the program that the server's file now holds.
+    Upgrade {
+        #[serde(default)]
+        wait: bool,
+    },
     /// Finish what is in flight and leave.
     Stop {
         #[serde(default)]
@@ -56,6 +61,7 @@ impl CtlCommand {
         match self {
             CtlCommand::Status {} => false,
             CtlCommand::Reload { wait }
+            | CtlCommand::Upgrade { wait }
             | CtlCommand::Stop { wait }
             | CtlCommand::Scale { wait, .. } => wait,
         }
@@ -107,6 +113,11 @@ pub(super) fn subcommand() -> Command {
                 .arg(wait("the new workers serve, or the old ones stay")),
         )
         .subcommand(
+            Command::new("upgrade")
+                .about("Go on as the program that the server's file now holds, as USR2 does")
+                .arg(wait("its workers serve, or why they do not is known")),
+        )
+        .subcommand(
             Command::new("stop")
                 .about("Finish what is in flight and leave")
                 .arg(wait("the server has gone")),
@@ -138,6 +149,7 @@ pub(super) fn read(matches: &ArgMatches) -> Result<Ctl, Exit> {
     let command = match name {
         "status" => CtlCommand::Status {},
         "reload" => CtlCommand::Reload { wait },
+        "upgrade" => CtlCommand::Upgrade { wait },
         "stop" => CtlCommand::Stop { wait },
         _ => CtlCommand::Scale {
             workers: workers(inner)?,
@@ -195,6 +207,10 @@ mod tests {
                 CtlCommand::Reload { wait: false },
             ),
             (
+                r#"{"command":"upgrade","wait":true}"#,
+                CtlCommand::Upgrade { wait: true },
+            ),
+            (
                 r#"{"command":"stop","wait":true}"#,
                 CtlCommand::Stop { wait: true },
             ),
@@ -219,6 +235,7 @@ mod tests {
             r#"{"command":"scale","workers":-1}"#,
             r#"{"command":"status","wait":true}"#,
             r#"{"command":"reload","wait":1}"#,
+            r#"{"command":"upgrade","to":"/bin/sh"}"#,
             r#"{"command":"reload","wiat":true}"#,
         ] {
             assert!(read(bad).is_err(), "{bad}");

@@ -79,32 +79,7 @@ pub fn man_page(command: &Command) -> String {
         roff(env!("CARGO_PKG_VERSION"))
     );
     for subcommand in command.get_subcommands() {
-        let about = subcommand
-            .get_about()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        page += &format!(
-            ".TP\n\\fB{}\\fR\n{}.\n",
-            roff(subcommand.get_name()),
-            roff(&about)
-        );
-        for argument in subcommand
-            .get_arguments()
-            .filter(|one| !one.is_global_set())
-        {
-            let Some(help) = argument.get_help() else {
-                continue;
-            };
-            let name = match argument.get_long() {
-                Some(long) => format!("--{long}"),
-                None => argument.get_id().to_string().to_uppercase(),
-            };
-            page += &format!(
-                ".RS\n.TP\n\\fB{}\\fR\n{}.\n.RE\n",
-                roff(&name),
-                roff(&help.to_string())
-            );
-        }
+        page += &man_command(subcommand, subcommand.get_name());
     }
     page += ".SH OPTIONS\nEach is a flag, an environment variable and a key of the configuration file. A flag beats the \
              variable, which beats a systemd credential, which beats the file.\n";
@@ -121,9 +96,45 @@ pub fn man_page(command: &Command) -> String {
     page += "Workers take TERM and QUIT as an order to finish, and ignore the others.\n\
              .SH EXIT STATUS\n\
              .TP\n\\fB0\\fR\nAn orderly end.\n\
+             .TP\n\\fB1\\fR\ntune --check has found a limit that is too low.\n\
              .TP\n\\fB100\\fR\nThe command line or the configuration is wrong.\n\
-             .TP\n\\fB111\\fR\nThe system or the database is in the way.\n\
+             .TP\n\\fB111\\fR\nThe system or the database is in the way; what ctl asked for was tried in vain.\n\
+             .TP\n\\fB112\\fR\nctl has reached no server.\n\
              .SH SEE ALSO\n.BR systemctl (1),\n.BR journalctl (1),\n.BR sysctl.d (5)\n";
+    page
+}
+
+/// A command, its arguments, and the commands below it.
+fn man_command(command: &Command, name: &str) -> String {
+    let about = command.get_about().map(ToString::to_string);
+    let mut page = format!(
+        ".TP\n\\fB{}\\fR\n{}.\n",
+        roff(name),
+        roff(&about.unwrap_or_default())
+    );
+    // An argument that commands below take too is told here alone.
+    let below = command.get_subcommands().next().is_some();
+    for argument in command.get_arguments() {
+        let Some(help) = argument.get_help() else {
+            continue;
+        };
+        if argument.is_global_set() && !below {
+            continue;
+        }
+        let name = match argument.get_long() {
+            Some(long) => format!("--{long}"),
+            None => argument.get_id().to_string().to_uppercase(),
+        };
+        page += &format!(
+            ".RS\n.TP\n\\fB{}\\fR\n{}.\n.RE\n",
+            roff(&name),
+            roff(&help.to_string())
+        );
+    }
+    for subcommand in command.get_subcommands() {
+        let name = format!("{name} {}", subcommand.get_name());
+        page += &format!(".RS\n{}.RE\n", man_command(subcommand, &name));
+    }
     page
 }
 
@@ -295,7 +306,14 @@ mod tests {
         for subcommand in crate::config::command().get_subcommands() {
             let name = format!("\\fB{}\\fR", subcommand.get_name());
             assert!(page.contains(&name), "{name}");
+            for below in subcommand.get_subcommands() {
+                let name = format!("\\fB{} {}\\fR", subcommand.get_name(), below.get_name());
+                assert!(page.contains(&name), "{name}");
+            }
         }
+        assert_eq!(page.matches("\\fB\\-\\-json\\fR").count(), 1);
+        let opened = page.lines().filter(|line| *line == ".RS").count();
+        assert_eq!(page.lines().filter(|line| *line == ".RE").count(), opened);
         for (names, _, _) in SIGNALS {
             assert!(page.contains(names), "{names}");
         }

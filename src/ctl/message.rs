@@ -21,6 +21,9 @@ pub enum Answer {
     Done {
         generation: u64,
         workers: usize,
+        /// If it was an upgrade.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upgrade: Option<Upgraded>,
     },
     /// Nothing was tried, for the request or the configuration is wrong.
     Refused {
@@ -30,6 +33,13 @@ pub enum Answer {
     Failed {
         why: String,
     },
+}
+
+/// The versions of the program that an upgrade went from and to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    pub from: String,
+    pub to: String,
 }
 
 /// How a server is.
@@ -51,7 +61,7 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// What all workers that ever were have counted, without what never happened.
     pub totals: BTreeMap<String, u64>,
-    /// The last reloads and changes of the number of workers, oldest first.
+    /// The last reloads, upgrades and changes of the number of workers, oldest first.
     pub changes: Vec<Change>,
 }
 
@@ -97,7 +107,7 @@ pub enum State {
     Killed,
 }
 
-/// A reload, or a change of the number of workers, that is over.
+/// A reload, an upgrade, or a change of the number of workers, that is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub what: What,
@@ -116,6 +126,7 @@ pub struct Change {
 #[serde(rename_all = "lowercase")]
 pub enum What {
     Reload,
+    Upgrade,
     Scale,
 }
 

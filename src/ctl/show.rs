@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::message::{Answer, Change, Phase, Result, State, Status, What, Worker};
+use super::message::{Answer, Change, Phase, Result, State, Status, Upgraded, What, Worker};
 use crate::config::ctl::CtlCommand;
 
 /// The answer in words, with a line break at its end.
@@ -20,6 +20,7 @@ pub fn answer(command: CtlCommand, answer: &Answer) -> String {
             Answer::Done {
                 generation,
                 workers,
+                ..
             },
             CtlCommand::Scale { .. },
         ) => {
@@ -29,9 +30,16 @@ pub fn answer(command: CtlCommand, answer: &Answer) -> String {
             Answer::Done {
                 generation,
                 workers,
+                upgrade,
             },
             _,
-        ) => format!("reloaded: generation {generation}, {workers} workers\n"),
+        ) => {
+            let how = match upgrade {
+                Some(Upgraded { from, to }) => format!("upgraded from {from} to {to}"),
+                None => "reloaded".to_owned(),
+            };
+            format!("{how}: generation {generation}, {workers} workers\n")
+        }
         (Answer::Refused { why }, _) => format!("refused, nothing has changed: {why}\n"),
         (Answer::Failed { why }, _) => format!("failed: {why}\n"),
     }
@@ -108,6 +116,7 @@ fn table(workers: &[Worker]) -> String {
 fn show_change(change: &Change) -> String {
     let what = match change.what {
         What::Reload => "reload",
+        What::Upgrade => "upgrade",
         What::Scale => "scale",
     };
     let result = match change.result {

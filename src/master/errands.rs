@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use super::Master;
 use super::control::{Awaited, ClientId};
 use super::notify;
@@ -10,7 +12,7 @@ use super::plan::{Doing, Event};
 use super::wishes::Scale;
 use crate::config::MOST_WORKERS;
 use crate::config::ctl::CtlCommand;
-use crate::ctl::message::{self, Answer, Change, Phase, State, Status, What, Worker};
+use crate::ctl::message::{self, Answer, Change, Phase, State, Status, Upgraded, What, Worker};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::moment;
 
@@ -18,7 +20,7 @@ use crate::scoreboard::moment;
 const MOST_CHANGES: usize = 10;
 
 /// The changes that are over, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct History(VecDeque<Change>);
 
 impl History {
@@ -34,6 +36,7 @@ impl History {
         let last = self.0.back()?;
         let what = match last.what {
             What::Reload => "reload",
+            What::Upgrade => "upgrade",
             What::Scale => "change of the number of workers",
         };
         let result = match last.result {
@@ -71,6 +74,14 @@ impl Master {
             CtlCommand::Reload { wait } => {
                 self.wish_for_reload();
                 self.expect(client, Awaited::Change(What::Reload), wait);
+                None
+            }
+            CtlCommand::Upgrade { wait } => {
+                self.upgrade.wish();
+                self.expect(client, Awaited::Change(What::Upgrade), wait);
+                if self.upgrade.has_begun() {
+                    self.control.begin(What::Upgrade);
+                }
                 None
             }
             CtlCommand::Scale { workers, .. } if !(1..=MOST_WORKERS).contains(&workers) => {
@@ -114,6 +125,9 @@ impl Master {
 
     /// Notes what came of the change that was under way, and tells the service manager and those who wait for it.
     pub(super) fn conclude(&mut self, answer: &Answer) {
+        let from = self.upgraded_from.take_if(|_| self.under_way.is_some());
+        let upgraded = from.map(|from| after_upgrade(from, answer));
+        let answer = upgraded.as_ref().unwrap_or(answer);
         let (result, why) = match answer {
             Answer::Refused { why } => (message::Result::Refused, Some(why.clone())),
             Answer::Failed { why } => (message::Result::Failed, Some(why.clone())),
@@ -142,19 +156,13 @@ impl Master {
         Answer::Done {
             generation: self.generation,
             workers: self.plan.wanted(),
+            upgrade: None,
         }
     }
 
     /// Tells those who wait that the server is about to end.
     pub(super) fn bid_farewell(&mut self) {
-        let why = "the server stops".to_owned();
-        self.control.abandon(&Answer::Failed { why });
-        let gone = Answer::Done {
-            generation: self.generation,
-            workers: 0,
-        };
-        self.control.end(&gone);
-        self.control.close();
+        self.control.bid_farewell(self.generation);
     }
 
     /// How the server is.
@@ -220,5 +228,27 @@ impl Master {
     pub(super) fn counted(&self, counter: Counter) -> u64 {
         let rows = (0..self.rows_used).map(|row| self.scoreboard.row(row));
         rows.map(|row| row.counted(counter)).sum()
+    }
+}
+
+/// What came of an upgrade, of whose last step this came: the new image is there, whatever its workers do.
+fn after_upgrade(from: String, answer: &Answer) -> Answer {
+    let to = env!("CARGO_PKG_VERSION").to_owned();
+    match answer {
+        Answer::Done {
+            generation,
+            workers,
+            ..
+        } => Answer::Done {
+            generation: *generation,
+            workers: *workers,
+            upgrade: Some(Upgraded { from, to }),
+        },
+        Answer::Refused { why } | Answer::Failed { why } => Answer::Failed {
+            why: format!(
+                "version {to} has taken over from {from}, but its own workers don't serve: {why}"
+            ),
+        },
+        Answer::Status(_) | Answer::Accepted => answer.clone(),
     }
 }

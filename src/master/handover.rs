@@ -12,8 +12,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{getpid, getppid};
 use serde::{Deserialize, Serialize};
 
+use super::control::HandedControl;
+use super::errands::History;
 use super::listeners::HandedListeners;
 use super::plan::Standing;
+use super::wishes::Wishes;
 use crate::sys;
 use crate::worker::control;
 
@@ -27,7 +30,7 @@ pub const CHECK: &str = "--upgrade-check";
 pub const CONSENT: &str = "canvas-cluster can take over";
 
 /// To be raised when the text, or what it names, comes to mean something else. An image takes no other.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The longest text that is read: 1024 slots with as many sockets on each of many addresses are a tenth of it.
 const MOST_BYTES: u64 = 16 << 20;
@@ -35,13 +38,8 @@ const MOST_BYTES: u64 = 16 << 20;
 /// All that the next image has to know.
 #[derive(Serialize, Deserialize)]
 pub struct Handover {
-    format: u32,
-    /// The protocol of the workers' channels.
-    protocol: u32,
-    /// The master, who stays the same process.
-    master: i32,
-    /// The version of the image that hands over, for the log.
-    pub version: String,
+    #[serde(flatten)]
+    pub label: Label,
     /// Where the program's file is, as an absolute path.
     pub program: OsString,
     /// The command line, program name first and secrets included.
@@ -50,6 +48,10 @@ pub struct Handover {
     pub scoreboard: HandedTable,
     pub children: Vec<HandedChild>,
     pub plan: Standing,
+    pub control: HandedControl,
+    pub history: History,
+    /// What was asked for and has to wait until the upgrade is over.
+    pub wishes: Wishes,
     /// When the server started, as a [`moment`](crate::scoreboard::moment).
     pub started: u64,
 }
@@ -75,39 +77,33 @@ pub struct HandedChild {
 }
 
 /// The part of the text that every image can read.
-#[derive(Deserialize)]
-struct Label {
+#[derive(Serialize, Deserialize)]
+pub struct Label {
     format: u32,
+    /// The protocol of the workers' channels.
     #[serde(default)]
     protocol: u32,
+    /// The master, who stays the same process.
+    #[serde(default)]
+    master: i32,
+    /// The version of the image that hands over.
+    #[serde(default)]
+    pub version: String,
 }
 
-impl Handover {
-    /// Fills in the label.
-    pub fn new(
-        program: OsString,
-        arguments: Vec<OsString>,
-        listeners: HandedListeners,
-        scoreboard: HandedTable,
-        children: Vec<HandedChild>,
-        plan: Standing,
-        started: u64,
-    ) -> Self {
-        Handover {
+impl Label {
+    /// That of what this image hands over, which is the master.
+    pub fn own() -> Self {
+        Label {
             format: FORMAT,
             protocol: control::PROTOCOL,
             master: getpid().as_raw(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            program,
-            arguments,
-            listeners,
-            scoreboard,
-            children,
-            plan,
-            started,
         }
     }
+}
 
+impl Handover {
     /// Writes it into a sealed memory of its own.
     ///
     /// # Errors
@@ -176,12 +172,12 @@ impl Arrival {
         };
         let refused = |why| format!("{VARIABLE} is set, but can't be taken over: {why}");
         let handover = Box::new(Handover::read(&descriptor).map_err(refused)?);
-        let checks = matches!(arguments, [_, only] if only == CHECK);
+        let checks = is_asked(arguments);
         let master = match checks {
             true => getppid(),
             false => getpid(),
         };
-        if handover.master != master.as_raw() {
+        if handover.label.master != master.as_raw() {
             return Err(refused("it is another process's".to_owned()));
         }
         Ok(match checks {
@@ -197,6 +193,12 @@ impl Arrival {
             Arrival::Check(handover) | Arrival::TakeOver(handover) => Some(&handover.arguments),
         }
     }
+}
+
+/// Whether the command line is that of a child which looks whether its image could take over. It says on its standard output
+/// why not.
+pub fn is_asked(arguments: &[OsString]) -> bool {
+    matches!(arguments, [_, only] if only == CHECK)
 }
 
 #[cfg(test)]

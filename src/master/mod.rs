@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 
 use self::control::{Control, ControlError};
 use self::errands::History;
-pub use self::handover::{Arrival, CONSENT, Handover, VARIABLE};
+pub use self::handover::{Arrival, CONSENT, Handover, VARIABLE, is_asked};
 pub use self::listeners::ListenError;
 use self::listeners::Listeners;
 use self::notify::{Manager, Phase};
@@ -141,6 +141,8 @@ struct Master {
     degraded: HashSet<usize>,
     started: Instant,
     upgrade: Upgrade,
+    /// The version that this image has taken over from, until its own workers serve or have failed to.
+    upgraded_from: Option<String>,
 }
 
 /// Serves until told to stop.
@@ -190,6 +192,7 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         degraded: HashSet::new(),
         started: Instant::now(),
         upgrade: Upgrade::of(upgrade::program(&called)),
+        upgraded_from: None,
     };
     master.decline_offers();
     master.serve(vec![Event::Start])
@@ -233,9 +236,10 @@ impl Master {
                 }
             }
             events.extend(self.pursue_upgrade());
-            // An upgrade reads the configuration anyway; if it is refused, the wish comes true afterwards.
+            // An upgrade reads the configuration anyway; if it is refused, the wish comes true afterwards. What is left to
+            // do of one comes before another one.
             if !self.plan.is_rolling()
-                && !self.upgrade.is_under_way()
+                && (self.upgraded_from.is_some() || !self.upgrade.is_under_way())
                 && let Some(wish) = self.wishes.take()
             {
                 events.extend(match wish {
@@ -523,6 +527,10 @@ impl Master {
     /// Reads the configuration again and, if it is good, starts to replace the workers.
     fn reload(&mut self) -> Option<Event> {
         self.begin(What::Reload);
+        if self.upgraded_from.is_some() {
+            // Who asked for a reload meanwhile gets it too.
+            self.begin(What::Upgrade);
+        }
         let status = format!("{}, reading the configuration", self.status());
         self.manager.tell(Phase::Reloading, &status);
         let config = match self.sources.load() {

@@ -9,17 +9,17 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
-use super::control::Control;
-use super::errands::History;
+use super::control::{Awaited, Control};
 use super::handover::Handover;
 use super::listeners::Listeners;
 use super::notify::Manager;
 use super::plan::{Plan, WorkerId};
 use super::signals::{Blocked, Request, Signals};
 use super::upgrade::Upgrade;
-use super::wishes::Wishes;
 use super::{Child, LOOK_EVERY, Master, MasterError, patience};
+use crate::config::ctl::CtlCommand;
 use crate::config::{Config, Sources, Workers};
+use crate::ctl::message::{Answer, What};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Adopted, Scoreboard};
 use crate::sys;
@@ -36,13 +36,19 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
     log::info!(
         "master: version {} takes over from {} with {} workers",
         env!("CARGO_PKG_VERSION"),
-        handover.version,
+        handover.label.version,
         handover.children.len()
     );
-    let Some(mut config) = load_at_last(&sources, &mut signals)? else {
+    let mut control = Control::adopt(&handover.control).unwrap_or_else(|error| {
+        log::error!("master: the control socket was not handed over: {error}");
+        Control::default()
+    });
+    let loaded = load_at_last(&sources, handover, &mut signals, &mut control)?;
+    let Some(mut config) = loaded else {
         return Ok(());
     };
     log::set_max_level(config.log_level);
+    control.settle_at(&config.control_socket);
     let not_handed = failed("what was handed over can't be taken");
     let listeners = Listeners::adopt(&handover.listeners).map_err(&not_handed)?;
     let (scoreboard, memory, shared) = adopt_scoreboard(handover)?;
@@ -70,14 +76,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
     // Until a worker of the new configuration serves, what there is stays: the reload that follows brings the rest.
     config.listen = listeners.asked();
     config.workers = Workers::Fixed(handover.plan.wanted());
-    // The socket of the image before this one was closed with it. Without one the server serves all the same.
-    let control = Control::open(&config.control_socket).unwrap_or_else(|error| {
-        log::error!("master: {error}; `canvas-cluster ctl` can't reach this server, signals can");
-        Control::default()
-    });
     let counted = scoreboard.total(Counter::Requests);
-    let mut wishes = Wishes::default();
-    wishes.reload();
     let now = Instant::now();
     let age = scoreboard::moment().saturating_sub(handover.started);
     let mut master = Master {
@@ -85,10 +84,10 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         sources,
         config,
         candidate: None,
-        wishes,
+        wishes: handover.wishes.after_upgrade(),
         under_way: None,
         failure: None,
-        history: History::default(),
+        history: handover.history.clone(),
         control,
         // The rows that the image before this one used are not known.
         rows_used: scoreboard::ROWS,
@@ -105,6 +104,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         degraded: handover.plan.degraded().collect(),
         started: now.checked_sub(Duration::from_millis(age)).unwrap_or(now),
         upgrade: Upgrade::of(handover.program.clone().into()),
+        upgraded_from: Some(handover.label.version.clone()),
     };
     // Who died when nobody listened.
     let deaths = master.reap();
@@ -114,38 +114,62 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
 
 /// Reads the configuration, which was good a moment ago when the check read it. If it no longer is, the old workers serve
 /// while it is tried again; none if the server is told to stop meanwhile.
-fn load_at_last(sources: &Sources, signals: &mut Signals) -> Result<Option<Config>, MasterError> {
+fn load_at_last(
+    sources: &Sources,
+    handover: &Handover,
+    signals: &mut Signals,
+    control: &mut Control,
+) -> Result<Option<Config>, MasterError> {
     let mut told = false;
     loop {
-        match sources.load() {
+        let error = match sources.load() {
             Ok(config) => return Ok(Some(config)),
-            Err(error) if !told => {
-                told = true;
-                log::error!(
-                    "master: the configuration has changed since the upgrade was checked; it is read again every second, and \
-                     meanwhile the old workers serve, but none is replaced: {error}"
-                );
-            }
-            Err(_) => {}
+            Err(error) => error,
+        };
+        let failed = Answer::Failed {
+            why: format!(
+                "version {} has taken over from {}, but the configuration has changed since the upgrade was checked; it is read \
+                 again every second, and meanwhile the old workers serve: {error}",
+                env!("CARGO_PKG_VERSION"),
+                handover.label.version
+            ),
+        };
+        if !told {
+            told = true;
+            log::error!(
+                "master: the configuration has changed since the upgrade was checked; it is read again every second, and \
+                 meanwhile the old workers serve, but none is replaced: {error}"
+            );
+            // Who wait for a number of workers wait on: it comes next.
+            control.begin(What::Reload);
+            control.settle(&failed);
         }
-        let mut wait = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(
-            &mut wait,
-            PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::MAX),
-        ) {
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(control.fds());
+        let look = PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, look) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
                 return Err(MasterError::System("can't wait for signals", error.into()));
             }
         }
-        if signals
-            .take()
+        let requests = signals.take();
+        let mut stops = requests
             .iter()
-            .any(|request| matches!(request, Request::Stop | Request::Abort))
-        {
+            .any(|request| matches!(request, Request::Stop | Request::Abort));
+        for (client, command) in control.attend(Instant::now()) {
+            match command {
+                CtlCommand::Stop { wait: true } => control.wait(client, Awaited::End),
+                CtlCommand::Stop { wait: false } => control.answer(client, &Answer::Accepted),
+                _ => control.answer(client, &failed),
+            }
+            stops |= matches!(command, CtlCommand::Stop { .. });
+        }
+        if stops {
             log::info!(
                 "master: stopped before it could take over; the workers finish what is in flight"
             );
+            control.bid_farewell(handover.plan.generation());
             return Ok(None);
         }
     }

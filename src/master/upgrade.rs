@@ -21,12 +21,13 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, execve};
 
 use super::Master;
-use super::handover::{self, Arrival, HandedChild, HandedTable, Handover};
+use super::handover::{self, Arrival, HandedChild, HandedTable, Handover, Label};
 use super::notify::Phase;
 use super::plan::Event;
 use super::signals::{Blocked, Request};
 use super::spawn::End;
 use crate::config::secret_spans;
+use crate::ctl::message::{Answer, What};
 use crate::scoreboard;
 use crate::scoreboard::counters::Counter;
 
@@ -77,6 +78,11 @@ impl Upgrade {
 
     pub(super) fn is_under_way(&self) -> bool {
         !matches!(self.stage, Stage::Idle)
+    }
+
+    /// Whether it does not wait for anything else any more.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(self.stage, Stage::Checking(_) | Stage::Checked)
     }
 
     /// When the check has lasted too long.
@@ -142,17 +148,30 @@ impl Check {
     fn verdict(self, end: End) -> Result<(), String> {
         // What it has started and left behind has nothing to do any more.
         self.end();
-        if end != End::Exit(0) {
-            return Err(format!("its check ended with {end}"));
-        }
         let mut answer = Vec::new();
         // The pipe may still be open elsewhere: then reading ends for want of more.
         let _ = self.answer.take(MOST_ANSWER).read_to_end(&mut answer);
+        if end != End::Exit(0) {
+            // One of ours says why, there and in the log.
+            let why = one_line(&answer);
+            return Err(match why.is_empty() {
+                true => format!("its check ended with {end}"),
+                false => format!("its check ended with {end}: {why}"),
+            });
+        }
         match answer.trim_ascii() == handover::CONSENT.as_bytes() {
             true => Ok(()),
             false => Err("its check does not answer as it should".to_owned()),
         }
     }
+}
+
+/// What a program has printed, for a log and for people.
+fn one_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 /// The file of this program, which an upgrade reads anew: as it was called, for the kernel's own name of it is that of a file
@@ -189,6 +208,8 @@ impl Master {
         }
         match &mut self.upgrade.stage {
             Stage::Idle => {}
+            // The one before this is over when its workers serve, or have failed to.
+            Stage::Wished if self.upgraded_from.is_some() => {}
             Stage::Wished => self.start_check(),
             Stage::Checking(check) => {
                 if check.until <= Instant::now() {
@@ -206,6 +227,7 @@ impl Master {
         let Some(handover) = self.handover() else {
             return;
         };
+        self.begin(What::Upgrade);
         let program = self.upgrade.program.clone();
         log::info!("master: upgrading: checking {}", program.display());
         self.manager
@@ -218,12 +240,10 @@ impl Master {
 
     pub(super) fn refuse_upgrade(&mut self, why: &str) {
         self.upgrade.stage = Stage::Idle;
-        log::error!(
-            "master: upgrade to {} refused, everything stays as it is: {why}",
-            self.upgrade.program.display()
-        );
-        self.manager
-            .tell(Phase::Ready, &format!("upgrade refused: {why}"));
+        let program = self.upgrade.program.display();
+        log::error!("master: upgrade to {program} refused, everything stays as it is: {why}");
+        let why = format!("{program} can't take over: {why}");
+        self.conclude(&Answer::Refused { why });
     }
 
     /// What there is to hand over; none while workers are being replaced.
@@ -238,22 +258,30 @@ impl Master {
             ready: child.ready,
         });
         let age = self.started.elapsed().as_millis() as u64;
-        Some(Handover::new(
-            self.upgrade.program.clone().into(),
-            self.sources.args().to_vec(),
-            self.listeners.handed(),
-            HandedTable {
+        Some(Handover {
+            label: Label::own(),
+            program: self.upgrade.program.clone().into(),
+            arguments: self.sources.args().to_vec(),
+            listeners: self.listeners.handed(),
+            scoreboard: HandedTable {
                 descriptor: self.memory.as_raw_fd(),
                 counters: Counter::all().map(Counter::name).collect(),
             },
-            children.collect(),
+            children: children.collect(),
             plan,
-            scoreboard::moment().saturating_sub(age),
-        ))
+            control: self.control.handed(),
+            history: self.history.clone(),
+            wishes: self.wishes,
+            started: scoreboard::moment().saturating_sub(age),
+        })
     }
 
-    /// Becomes the new image, unless the server was told to stop in the meantime.
+    /// Becomes the new image, unless the server was told to stop in the meantime. Waits for clients of the control socket that
+    /// have half of an answer: they are soon done, or dropped.
     fn hand_over(&mut self) -> Vec<Event> {
+        if self.control.is_answering() {
+            return Vec::new();
+        }
         let Some(handover) = self.handover() else {
             return Vec::new();
         };
@@ -314,7 +342,9 @@ impl Master {
     fn set_all_inherited(&self, inherited: bool) -> io::Result<()> {
         let channels = self.children.values().map(|child| child.channel.as_fd());
         let sockets = self.listeners.descriptors();
-        for descriptor in channels.chain(sockets).chain([self.memory.as_fd()]) {
+        let control = self.control.descriptors();
+        let all = channels.chain(sockets).chain(control);
+        for descriptor in all.chain([self.memory.as_fd()]) {
             set_inherited(descriptor, inherited)?;
         }
         Ok(())
@@ -353,6 +383,13 @@ pub fn arrive(arguments: &[OsString]) -> Result<Arrival, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_program_says_is_one_line() {
+        let said = b"error: no\n\n\x1b[1mfor more\tsee\xff\0--help\n";
+        assert_eq!(one_line(said), "error: no [1mfor more see\u{fffd} --help");
+        assert_eq!(one_line(b" \n"), "");
+    }
 
     #[test]
     fn the_command_line_is_shown_as_long_as_it_is_and_without_secrets() {

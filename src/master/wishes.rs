@@ -1,7 +1,9 @@
 //! Changes that were asked for while another one is under way. Pure.
 
+use serde::{Deserialize, Serialize};
+
 /// A number of workers that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scale {
     /// So many more, or fewer.
     By(i32),
@@ -17,7 +19,7 @@ pub enum Wish {
 }
 
 /// What waits: a reload, and a number of workers that is asked for after it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Wishes {
     reload: bool,
     scale: Option<Scale>,
@@ -30,6 +32,14 @@ impl Wishes {
             reload: true,
             scale: None,
         };
+    }
+
+    /// What is left of them after an upgrade, which is a reload itself: a number that was asked for meanwhile comes next.
+    pub fn after_upgrade(self) -> Self {
+        Wishes {
+            reload: true,
+            ..self
+        }
     }
 
     /// Asks for a number of workers. Steps add up.
@@ -81,6 +91,11 @@ mod tests {
         assert_eq!(wishes.take(), Some(Wish::Reload));
         assert_eq!(wishes.take(), Some(Wish::Scale(Scale::To(2))));
         assert_eq!(wishes.take(), None);
+
+        wishes.scale(Scale::By(1));
+        let mut wishes = wishes.after_upgrade();
+        assert_eq!(wishes.take(), Some(Wish::Reload));
+        assert_eq!(wishes.take(), Some(Wish::Scale(Scale::By(1))));
 
         wishes.reload();
         wishes.scale(Scale::To(2));

@@ -2,6 +2,7 @@
 //! descriptor in the master's poll(2); nothing here waits. Clients are few, their requests short, and a client that says
 //! nothing, or takes nothing of its answer, is dropped at its deadline.
 
+mod handed;
 mod socket;
 
 use std::io::{self, Read, Write};
@@ -13,7 +14,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
 
+pub use self::handed::HandedControl;
 pub use self::socket::ControlError;
 use self::socket::{is_dead, listen};
 use crate::config::ControlSocket;
@@ -36,11 +39,11 @@ const OUTCOME: Duration = Duration::from_secs(86_400);
 const DEAF: Duration = Duration::from_secs(1);
 
 /// A client, by the order of its coming.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientId(u64);
 
 /// What a client waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Awaited {
     Change(What),
     /// The end of the server.
@@ -48,7 +51,7 @@ pub enum Awaited {
 }
 
 /// How far a client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Step {
     /// Its request is not whole yet.
     Asking,
@@ -264,9 +267,17 @@ impl Control {
         self.answer_waiting(answer, |awaited, _| matches!(awaited, Awaited::Change(_)));
     }
 
-    /// Answers those who wait for the end.
-    pub fn end(&mut self, answer: &Answer) {
-        self.answer_waiting(answer, |awaited, _| awaited == Awaited::End);
+    /// Answers all who wait, and takes the socket's name away: the server, whose configuration was of this generation, ends.
+    pub fn bid_farewell(&mut self, generation: u64) {
+        let why = "the server stops".to_owned();
+        self.abandon(&Answer::Failed { why });
+        let gone = Answer::Done {
+            generation,
+            workers: 0,
+            upgrade: None,
+        };
+        self.answer_waiting(&gone, |awaited, _| awaited == Awaited::End);
+        self.close();
     }
 
     fn answer_waiting(&mut self, answer: &Answer, whom: impl Fn(Awaited, bool) -> bool) {
