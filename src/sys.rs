@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,9 +11,10 @@ use std::sync::atomic::AtomicU64;
 
 use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::fstat;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::{ForkResult, Pid, SysconfVar, sysconf};
 
 /// Which side of a [`fork`] this process is.
 pub enum Fork {
@@ -185,6 +187,69 @@ pub fn start_first_coroutine<F: FnOnce() + Send + 'static>(work: F) -> io::Resul
 fn or_no_stack(start: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     catch_unwind(AssertUnwindSafe(start))
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::OutOfMemory)))
+}
+
+/// Lets `handler` hear the next SIGABRT, on the alternate stack of the thread that it comes to; the one after it has the
+/// kernel's way, which ends the process (sigaction(2): SA_ONSTACK, SA_RESETHAND).
+///
+/// # Errors
+/// None that sigaction(2) can give for valid arguments.
+pub fn on_abort(handler: extern "C" fn(i32)) -> io::Result<()> {
+    let flags = SaFlags::SA_ONSTACK | SaFlags::SA_RESETHAND;
+    let action = SigAction::new(SigHandler::Handler(handler), flags, SigSet::empty());
+    // SAFETY: the handler is a function that lives as long as the process. It need not be async-signal-safe to be sound:
+    // a lock or an allocator that the signal has interrupted in its work can make it wait for ever, in a process that is
+    // about to be killed.
+    unsafe { sigaction(Signal::SIGABRT, &action) }?;
+    Ok(())
+}
+
+/// Gives this thread an alternate stack for signal handlers (sigaltstack(2)), with a guard page below it, for as long as the
+/// process lives. Only what is touched of it costs memory.
+///
+/// # Errors
+/// `ENOMEM` of mmap(2) or mprotect(2).
+pub fn give_signal_stack(bytes: usize) -> io::Result<()> {
+    let guard = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(4096) as usize;
+    let whole = NonZeroUsize::MIN.saturating_add(bytes + guard - 1);
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_STACK;
+    // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing of ours, and is never unmapped.
+    let stack = unsafe { mmap_anonymous(None, whole, protection, flags) }?;
+    // SAFETY: the first page of the mapping just made, which nothing uses.
+    unsafe { mprotect(stack, guard, ProtFlags::PROT_NONE) }?;
+    let stack = nix::libc::stack_t {
+        ss_sp: stack.as_ptr().wrapping_byte_add(guard),
+        ss_flags: 0,
+        ss_size: bytes,
+    };
+    // SAFETY: the rest of that mapping, `bytes` long, is this thread's from now on; what it had before stays mapped.
+    match unsafe { nix::libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The size of the alternate stack that this thread runs on; none if it runs on an ordinary one.
+pub fn signal_stack() -> Option<usize> {
+    let mut stack = nix::libc::stack_t {
+        ss_sp: std::ptr::null_mut(),
+        ss_flags: 0,
+        ss_size: 0,
+    };
+    // SAFETY: only asks, and writes into a structure that is ours.
+    let asked = unsafe { nix::libc::sigaltstack(std::ptr::null(), &raw mut stack) };
+    (asked == 0 && stack.ss_flags & nix::libc::SS_ONSTACK != 0).then_some(stack.ss_size)
+}
+
+/// Where this program lies in memory, its libraries not included.
+pub fn program_range() -> std::ops::Range<usize> {
+    unsafe extern "C" {
+        // The linker's own names for its bounds (GNU ld, lld, mold). They stand for addresses, and are never read.
+        static __executable_start: u8;
+        static _end: u8;
+    }
+    (&raw const __executable_start).addr()..(&raw const _end).addr()
 }
 
 /// Gives the pages that the allocator has free back to the kernel (malloc_trim(3)); false when there were none. Takes

@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "config",
             "sys",
+            "logging",
             "scoreboard",
             "tune",
             "http",

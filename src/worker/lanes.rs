@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use may::coroutine::{self, Coroutine};
 
+use super::last_words;
 use super::queue::{Batch, Job, Pending, Queues, UnderWay, WriteJob};
 use crate::app::manners::Page;
 use crate::app::{Backend, Failure, images};
@@ -84,7 +85,14 @@ impl Lanes {
             let lanes = self.clone();
             thread::Builder::new()
                 .name(format!("lane-{number}"))
-                .spawn(move || lanes.run(number))?;
+                .spawn(move || {
+                    if let Err(error) = last_words::make_room() {
+                        log::warn!(
+                            "worker: a lane will leave no backtrace when it aborts: {error}"
+                        );
+                    }
+                    lanes.run(number);
+                })?;
         }
         Ok(())
     }

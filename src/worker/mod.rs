@@ -7,6 +7,7 @@ mod balance;
 mod clock;
 pub mod control;
 mod lanes;
+mod last_words;
 pub mod needs;
 pub mod panics;
 pub mod privileges;
@@ -149,6 +150,9 @@ fn make_demo(config: &Config) -> Result<(), String> {
 pub fn run(assignment: Assignment<'_>) -> i32 {
     let slot = assignment.slot;
     log_panics(slot);
+    if let Err(error) = last_words::prepare(slot) {
+        log::warn!("worker {slot}: will leave no backtrace when it is aborted: {error}");
+    }
     privileges::hand_over_access_log(assignment.config);
     // Before there is a second thread: capabilities are each thread's own.
     match privileges::drop(assignment.config).and_then(|()| serve(assignment)) {
@@ -225,6 +229,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lobby.clone(),
         turnstile.clone(),
     ));
+    start_vital(last_words::listen).map_err(failed("can't start its scheduler"))?;
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
     let (returning, readmitting) = (door.clone(), gate.clone());
     start_vital(move || accept::readmit(&readmitting, &returning))
