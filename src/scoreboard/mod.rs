@@ -194,8 +194,13 @@ mod tests {
         assert_eq!((of(7), of(8)), (2, 1));
         drop(board.row(3).intend(1, &[]));
         assert_eq!((of(7), of(8)), (2, 1));
-        drop(board.row(3).intend(1, &[1, 2, 3]));
-        assert_eq!((of(7), of(8), of(9)), (3, 2, 1));
+        let intent = board.row(3).intend(1, &[7, 8, 10]);
+        assert_eq!((of(7), of(8)), (2, 1));
+        drop(intent);
+        assert_eq!((of(7), of(8), of(9), of(10)), (3, 2, 0, 1));
+        // Nothing is left to be told.
+        board.row(3).settle();
+        assert_eq!((of(7), of(8), of(9), of(10)), (3, 2, 0, 1));
     }
 
     #[test]
@@ -210,6 +215,10 @@ mod tests {
         assert_eq!((of(7), of(8), of(9)), (1, 1, 0));
         board.row(0).settle();
         assert_eq!((of(7), of(8), of(9)), (1, 1, 0));
+        // More shoes than a note has room for: all are told.
+        std::mem::forget(board.row(0).intend(0, &[1, 2, 3]));
+        board.row(0).settle();
+        assert_eq!((of(7), of(8), of(9)), (2, 2, 1));
     }
 
     #[test]

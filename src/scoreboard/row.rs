@@ -70,7 +70,9 @@ impl Row {
     /// Notes that `lane` is about to commit a write to these shoes. Until the note is dropped, which tells all
     /// caches of the host, the worker's death tells them instead: see [`Row::settle`].
     ///
-    /// A lane writes one thing at a time. What it noted before and has not dropped is told at once.
+    /// A lane has one transaction at a time. What it noted before and has not dropped is told at once. There is room for two
+    /// shoes: a transaction of more notes everything, for the case of the worker's death, and yet tells of its own
+    /// shoes alone when it is dropped.
     pub fn intend(&self, lane: usize, shoe_ids: &[i32]) -> Intent {
         let word = &self.words[INTENTS + lane];
         self.close(word);
@@ -84,7 +86,15 @@ impl Row {
         };
         // Before the commit in every order that any core may see.
         word.store(intent, Ordering::SeqCst);
-        Intent { row: *self, lane }
+        let entries = match shoe_ids.len() {
+            0..=2 => Vec::new(),
+            _ => shoe_ids.iter().map(|id| Entry::of_shoe(*id)).collect(),
+        };
+        Intent {
+            row: *self,
+            lane,
+            entries,
+        }
     }
 
     /// Tells the host's caches of every write that a worker which is gone had begun: it may have committed and died
@@ -120,11 +130,22 @@ impl Row {
 pub struct Intent {
     row: Row,
     lane: usize,
+    /// The keys, if they are more than the note names.
+    entries: Vec<Entry>,
 }
 
 impl Drop for Intent {
     fn drop(&mut self) {
-        self.row.close(&self.row.words[INTENTS + self.lane]);
+        let word = &self.row.words[INTENTS + self.lane];
+        if self.entries.is_empty() {
+            self.row.close(word);
+            return;
+        }
+        for entry in &self.entries {
+            self.row.generations.bump(*entry);
+        }
+        // Closed last, as in `close`.
+        word.store(0, Ordering::SeqCst);
     }
 }
 
