@@ -157,6 +157,53 @@ impl Fence for NoFence {
     fn raise(&self, _shoe_ids: &[i32]) {}
 }
 
+/// One write, as it can be grouped with others.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// See [`Store::insert`].
+    Insert(Draft),
+    /// See [`Store::replace`].
+    Replace(i32, Draft),
+    /// See [`Store::delete`].
+    Delete(i32),
+}
+
+/// What came of a [`Change`] of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    Inserted(ShoeImages),
+    Replaced(Option<ShoeImages>),
+    Deleted(bool),
+}
+
+/// Which writes a store does better together than one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouping {
+    /// All: one writer at a time is let in anyway, and a commit costs the same for one and for many.
+    All,
+    /// New rows, which wait for nobody's lock. What changes a row may wait for another session, and those grouped with it
+    /// would wait along.
+    Inserts,
+}
+
+impl Grouping {
+    /// Whether a write may share a transaction with others.
+    pub fn takes(self, change: &Change) -> bool {
+        self == Grouping::All || matches!(change, Change::Insert(_))
+    }
+}
+
+/// How many connections a store has for this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// As many as are asked for.
+    Ample,
+    /// The store has not been reached yet.
+    Unknown,
+    /// What the server lets in, all its clients together.
+    Connections(u32),
+}
+
 /// A database of shoes. Implementations pool their connections and may be called from many threads.
 pub trait Store: Send + Sync {
     /// The rows of each shoe, by id; element `i` answers `shoe_ids[i]`, empty where there are none.
@@ -190,6 +237,46 @@ pub trait Store: Send + Sync {
 
     /// Deletes a row; `false` if there was none.
     fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError>;
+
+    /// Makes several changes, in one transaction where [`Store::grouping`] takes them, each with its own outcome: one that
+    /// is refused takes nothing from the others. Element `i` answers `changes[i]`. The fence is raised for all of
+    /// a transaction's shoes at once, and may be raised more than once.
+    fn change(
+        &self,
+        changes: &[Change],
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Vec<Result<Changed, Arc<StoreError>>> {
+        self.change_one_by_one(changes, fence, deadline)
+    }
+
+    /// Makes several changes, each in a transaction of its own.
+    fn change_one_by_one(
+        &self,
+        changes: &[Change],
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Vec<Result<Changed, Arc<StoreError>>> {
+        let one = |change: &Change| match change {
+            Change::Insert(draft) => self.insert(draft, fence, deadline).map(Changed::Inserted),
+            Change::Replace(id, draft) => self
+                .replace(*id, draft, fence, deadline)
+                .map(Changed::Replaced),
+            Change::Delete(id) => self.delete(*id, fence, deadline).map(Changed::Deleted),
+        };
+        changes
+            .iter()
+            .map(|change| one(change).map_err(Arc::new))
+            .collect()
+    }
+
+    /// Which writes share a transaction.
+    fn grouping(&self) -> Grouping;
+
+    /// How many connections the store has for us.
+    fn room(&self) -> Room {
+        Room::Ample
+    }
 
     /// Whether the store could answer a read now: a connection and the table are there.
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError>;

@@ -3,8 +3,10 @@
 //! scheduler with one wake-up.
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,18 +15,24 @@ use bytes::Bytes;
 use may::coroutine::{self, Coroutine};
 
 use super::last_words;
-use super::queue::{Batch, Job, Pending, Queues, UnderWay, WriteJob};
-use crate::app::manners::Page;
-use crate::app::{Backend, Failure, images};
-use crate::cache::l1::{Found, L1};
+use super::queue::{
+    Batch, Job, Kind, LookupJob, Missing, Outcome, Queues, ShoeJob, UnderWay, WriteJob,
+};
+use super::share::Share;
+use super::waiter::Pending;
+use crate::app::{Failure, images};
 use crate::cache::redis::RedisCache;
-use crate::http::watch::Watch;
-use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{Intent, Row};
-use crate::store::{Deadline, Draft, Fence, ShoeImages, Store, StoreError};
+use crate::store::{Change, Deadline, Fence, Store, StoreError};
 
 /// How long past its deadline a lane may come back with its own, better answer.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
+
+/// How long a probe may take: what a healthy database answers in a fraction of.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often a lane for which the database has no connection looks whether it has one now.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often a store that stays down is said to be so.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -32,7 +40,15 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// The queue, the answers on their way back, and what the lanes work with.
 pub struct Lanes {
     queues: Mutex<Queues>,
+    /// For the lanes that ask the store.
     waiting: Condvar,
+    /// For the lane that asks Redis.
+    looking: Condvar,
+    /// For lanes that the database has no connection for.
+    spare: Condvar,
+    /// How many lanes the database has a connection for.
+    allowed: AtomicUsize,
+    share: Share,
     /// What each lane is at.
     under_way: Mutex<Vec<Option<UnderWay>>>,
     /// Coroutines whose answers are there.
@@ -48,6 +64,13 @@ pub struct Lanes {
     trouble: Mutex<Option<Instant>>,
 }
 
+/// What a lane does next.
+enum Task {
+    Batch(Batch),
+    /// Find out whether the database is there.
+    Probe,
+}
+
 /// A poisoned lock is one whose holder panicked; what these locks guard is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,10 +83,16 @@ impl Lanes {
         redis: Option<RedisCache>,
         row: Row,
         request_timeout: Duration,
+        share: Share,
     ) -> Self {
         Lanes {
             queues: Mutex::default(),
             waiting: Condvar::new(),
+            looking: Condvar::new(),
+            spare: Condvar::new(),
+            // Until the database says how many it has, one connection is enough to ask.
+            allowed: AtomicUsize::new(share.lanes_for(store.room()).unwrap_or(1)),
+            share,
             under_way: Mutex::default(),
             answered: Mutex::default(),
             porter: OnceLock::new(),
@@ -75,7 +104,8 @@ impl Lanes {
         }
     }
 
-    /// Starts `count` lane threads.
+    /// Starts `count` lane threads for the store, and one for Redis if there is one: what Redis has must not wait behind
+    /// what the database takes its time for.
     ///
     /// # Errors
     /// The kernel has no thread left for us.
@@ -93,6 +123,12 @@ impl Lanes {
                     }
                     lanes.run(number);
                 })?;
+        }
+        if self.redis.is_some() {
+            let lanes = self.clone();
+            thread::Builder::new()
+                .name("lane-redis".to_owned())
+                .spawn(move || lanes.look_up())?;
         }
         Ok(())
     }
@@ -122,15 +158,45 @@ impl Lanes {
         self.wake(late.into_iter());
     }
 
-    fn ask<Q, A>(
+    /// Queues a question of the coroutine that calls this.
+    ///
+    /// # Errors
+    /// The queue is full or stands, or the database is away.
+    pub fn ask<Q, A: Clone>(
         &self,
         question: Q,
         push: fn(&mut Queues, Job<Q, A>) -> Result<(), Failure>,
-    ) -> Result<A, Failure> {
-        let (job, pending): (_, Pending<A>) = Job::new(question, self.request_timeout);
+    ) -> Result<Pending<A>, Failure> {
+        let (job, pending) = Job::new(question, self.request_timeout);
         push(&mut lock(&self.queues), job)?;
         self.waiting.notify_one();
-        pending.wait()
+        Ok(pending)
+    }
+
+    /// Queues the question for a shoe's rows: for Redis if there is one.
+    ///
+    /// # Errors
+    /// As [`Lanes::ask`].
+    pub fn ask_shoe(&self, shoe_id: i32) -> Result<Pending<Bytes>, Failure> {
+        if self.redis.is_none() {
+            return self.ask(shoe_id, Queues::push_shoe);
+        }
+        let (job, pending) = Job::new(shoe_id, self.request_timeout);
+        lock(&self.queues).push_lookup(job)?;
+        self.looking.notify_one();
+        Ok(pending)
+    }
+
+    /// Makes a change, and waits until it is made.
+    ///
+    /// # Errors
+    /// As [`Lanes::ask`], and what the store says.
+    pub fn change<A: Outcome>(&self, change: Change) -> Result<A, Failure> {
+        let changed = self.ask(change, Queues::push_write)?.wait()?;
+        A::of(changed).ok_or_else(|| {
+            let why = "the store answered to another question".to_owned();
+            Failure::Store(Arc::new(StoreError::Failed(why)))
+        })
     }
 
     fn wake(&self, coroutines: impl Iterator<Item = Coroutine>) {
@@ -153,60 +219,227 @@ impl Lanes {
     /// One lane's life.
     fn run(&self, number: usize) {
         loop {
-            let mut queues = lock(&self.queues);
-            while queues.is_empty() {
-                queues = self
-                    .waiting
-                    .wait(queues)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            let batch = queues.take();
-            drop(queues);
-            if let Some(batch) = batch {
-                lock(&self.under_way)[number] = batch.under_way();
-                self.perform(number, batch);
-                lock(&self.under_way)[number] = None;
+            self.wait_for_share(number);
+            match self.next_task() {
+                Task::Probe => self.probe(),
+                Task::Batch(batch) => {
+                    lock(&self.under_way)[number] = batch.under_way();
+                    self.perform(number, batch);
+                    lock(&self.under_way)[number] = None;
+                }
             }
         }
     }
 
+    /// Holds a lane back while the database has no connection for it.
+    fn wait_for_share(&self, number: usize) {
+        while number >= self.allowed.load(Ordering::Relaxed) {
+            let queues = lock(&self.queues);
+            drop(self.spare.wait_timeout(queues, LOOK_AGAIN));
+        }
+    }
+
+    /// Learns how many connections the database has for us, once it has been reached.
+    fn learn_share(&self) {
+        if let Some(lanes) = self.share.lanes_for(self.store.room())
+            && self.allowed.swap(lanes, Ordering::Relaxed) != lanes
+        {
+            self.share.tell(self.store.room());
+            self.spare.notify_all();
+            self.waiting.notify_all();
+        }
+    }
+
+    fn next_task(&self) -> Task {
+        let mut refused = Vec::new();
+        let mut queues = lock(&self.queues);
+        loop {
+            let now = Instant::now();
+            if queues.breaker.claim_probe(now) {
+                return Task::Probe;
+            }
+            let batch = queues.take(now, self.store.grouping(), &mut refused);
+            if batch.is_some() || !refused.is_empty() {
+                drop(queues);
+                self.wake(refused.drain(..));
+                if let Some(batch) = batch {
+                    return Task::Batch(batch);
+                }
+                queues = lock(&self.queues);
+                continue;
+            }
+            queues = match queues.breaker.until_probe(now) {
+                Some(pause) => {
+                    let (queues, _) = self
+                        .waiting
+                        .wait_timeout(queues, pause)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    queues
+                }
+                None => self
+                    .waiting
+                    .wait(queues)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Asks the database something small. When it does not answer either, whoever waits for it is told so.
+    fn probe(&self) {
+        let deadline = Deadline::after(PROBE_TIMEOUT.min(self.request_timeout));
+        let pong = catch_unwind(AssertUnwindSafe(|| self.store.ping(deadline)));
+        let outcome = match pong {
+            Ok(Err(error)) if is_away(&error) => Err(Arc::new(error)),
+            // Any other word is an answer.
+            _ => Ok(()),
+        };
+        let mut queues = lock(&self.queues);
+        queues.breaker.probed(Instant::now(), outcome, dice());
+        let woken = match queues.breaker.refusal() {
+            Some(why) => queues.give_up(&Failure::Store(why)),
+            None => Vec::new(),
+        };
+        drop(queues);
+        self.wake(woken.into_iter());
+        // One of the others waits for the next probe.
+        self.waiting.notify_one();
+    }
+
     fn perform(&self, number: usize, batch: Batch) {
         match batch {
-            Batch::Shoes(jobs) => self.read(jobs, |keys, deadline| self.find_shoes(keys, deadline)),
-            Batch::Rows(jobs) => self.read(jobs, |ids, deadline| self.find_rows(ids, deadline)),
+            Batch::Lookups(jobs) => self.wake_with(jobs, Err(Failure::Overloaded)),
+            Batch::Shoes(jobs) => self.load(jobs),
+            Batch::Rows(jobs) => {
+                let Some(deadline) = jobs.first().map(|job| job.deadline) else {
+                    return;
+                };
+                let ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
+                let found = self.timed(Kind::Rows, ids.len(), || self.find_rows(&ids, deadline));
+                self.deal(jobs, found);
+            }
             Batch::Pings(jobs) => {
                 let Some(deadline) = jobs.first().map(|job| job.deadline) else {
                     return;
                 };
                 let pong = self.guard(|| self.heed(self.store.ping(deadline)));
-                self.wake(jobs.into_iter().filter_map(|job| job.answer(pong.clone())));
+                self.wake_with(jobs, pong);
             }
-            Batch::Writes(jobs) => {
-                self.wake(jobs.into_iter().filter_map(|job| self.write(number, job)));
-            }
+            Batch::Writes(jobs) => self.write(number, jobs),
         }
     }
 
-    /// Answers a batch of reads with one call; `find` answers its keys in their order.
-    fn read<A>(
-        &self,
-        jobs: Vec<Job<i32, A>>,
-        find: impl Fn(&[i32], Deadline) -> Result<Vec<A>, StoreError>,
-    ) {
-        let Some(deadline) = jobs.first().map(|job| job.deadline) else {
-            return;
-        };
-        let keys: Vec<i32> = jobs.iter().map(|job| job.question).collect();
-        match self.guard(|| find(&keys, deadline)) {
+    /// Answers each job with its part of what was found, in order; or all with the failure.
+    fn deal<Q, A: Clone>(&self, jobs: Vec<Job<Q, A>>, found: Result<Vec<A>, Failure>) {
+        match found {
             Ok(found) => self.wake(
                 jobs.into_iter()
                     .zip(found)
-                    .filter_map(|(job, answer)| job.answer(Ok(answer))),
+                    .flat_map(|(job, answer)| job.answer(Ok(answer))),
             ),
-            Err(failure) => self.wake(
-                jobs.into_iter()
-                    .filter_map(|job| job.answer(Err(failure.clone()))),
-            ),
+            Err(failure) => self.wake_with(jobs, Err(failure)),
+        }
+    }
+
+    /// Answers all jobs alike.
+    fn wake_with<Q, A: Clone>(&self, jobs: Vec<Job<Q, A>>, outcome: Result<A, Failure>) {
+        self.wake(jobs.into_iter().flat_map(|job| job.answer(outcome.clone())));
+    }
+
+    /// Runs a call and notes how long it took, if it was answered.
+    fn timed<A>(
+        &self,
+        kind: Kind,
+        count: usize,
+        call: impl FnOnce() -> Result<A, StoreError>,
+    ) -> Result<A, Failure> {
+        let begun = Instant::now();
+        let found = self.guard(call);
+        if found.is_ok() {
+            lock(&self.queues).took(kind, count, begun.elapsed());
+        }
+        found
+    }
+
+    /// The life of the lane that asks Redis. It answers what Redis has, and queues the rest for the store.
+    fn look_up(&self) {
+        loop {
+            let mut queues = lock(&self.queues);
+            let batch = loop {
+                if let Some(Batch::Lookups(jobs)) = queues.take_lookups() {
+                    break jobs;
+                }
+                queues = self
+                    .looking
+                    .wait(queues)
+                    .unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(queues);
+            self.look_up_batch(batch);
+        }
+    }
+
+    fn look_up_batch(&self, jobs: Vec<LookupJob>) {
+        let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
+        let lookup = catch_unwind(AssertUnwindSafe(|| {
+            self.redis.as_ref().map(|redis| redis.fetch(&shoe_ids))
+        }));
+        // Without an answer from Redis the store has it all.
+        let mut lookup = lookup.unwrap_or_default();
+        let found = match &mut lookup {
+            Some(lookup) => std::mem::take(&mut lookup.found),
+            None => vec![None; jobs.len()],
+        };
+        let lookup = lookup.map(Arc::new);
+        let mut woken = Vec::new();
+        let mut missing = Vec::new();
+        for (job, json) in jobs.into_iter().zip(found) {
+            match json {
+                Some(json) => woken.extend(job.answer(Ok(json))),
+                None => missing.push(job),
+            }
+        }
+        if !missing.is_empty() {
+            let now = Instant::now();
+            let mut queues = lock(&self.queues);
+            for job in missing {
+                let lookup = lookup.clone();
+                let job = job.turn_into(now, |shoe_id| Missing { shoe_id, lookup });
+                woken.extend(queues.push_missing(job));
+            }
+            drop(queues);
+            self.waiting.notify_one();
+        }
+        self.wake(woken.into_iter());
+    }
+
+    /// Answers a batch of shoes from the store, and fills Redis with what it had not.
+    fn load(&self, jobs: Vec<ShoeJob>) {
+        let Some(deadline) = jobs.first().map(|job| job.deadline) else {
+            return;
+        };
+        let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question.shoe_id).collect();
+        let found = self.timed(Kind::Shoes, shoe_ids.len(), || {
+            let loaded = self.load_shoes(&shoe_ids, deadline)?;
+            self.fill(&jobs, &loaded);
+            Ok(loaded)
+        });
+        self.deal(jobs, found);
+    }
+
+    /// Fills Redis, with one call for each of the lookups that missed.
+    fn fill(&self, jobs: &[ShoeJob], loaded: &[Bytes]) {
+        let Some(redis) = &self.redis else { return };
+        let same = |(one, _): &(&ShoeJob, &Bytes), other: &(&ShoeJob, &Bytes)| {
+            let (one, other) = (&one.question.lookup, &other.0.question.lookup);
+            one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+        };
+        let answered: Vec<(&ShoeJob, &Bytes)> = jobs.iter().zip(loaded).collect();
+        for group in answered.chunk_by(same) {
+            if let Some(lookup) = &group[0].0.question.lookup {
+                let keys: Vec<i32> = group.iter().map(|(job, _)| job.question.shoe_id).collect();
+                let values: Vec<Bytes> = group.iter().map(|(_, json)| (*json).clone()).collect();
+                redis.fill(lookup, &keys, &values);
+            }
         }
     }
 
@@ -218,31 +451,6 @@ impl Lanes {
             .collect())
     }
 
-    /// The JSON of each shoe, from Redis or else from the store, which then fills Redis.
-    fn find_shoes(&self, keys: &[i32], deadline: Deadline) -> Result<Vec<Bytes>, StoreError> {
-        let Some(redis) = &self.redis else {
-            return self.load_shoes(keys, deadline);
-        };
-        let lookup = redis.fetch(keys);
-        let missing: Vec<i32> = keys
-            .iter()
-            .zip(&lookup.found)
-            .filter(|(_, json)| json.is_none())
-            .map(|(key, _)| *key)
-            .collect();
-        if missing.is_empty() {
-            return Ok(lookup.found.into_iter().flatten().collect());
-        }
-        let loaded = self.load_shoes(&missing, deadline)?;
-        redis.fill(&lookup, &missing, &loaded);
-        let mut loaded = loaded.into_iter();
-        Ok(lookup
-            .found
-            .into_iter()
-            .filter_map(|json| json.or_else(|| loaded.next()))
-            .collect())
-    }
-
     fn load_shoes(&self, keys: &[i32], deadline: Deadline) -> Result<Vec<Bytes>, StoreError> {
         let found = self.heed(self.store.shoes(keys, deadline))?;
         Ok(found
@@ -251,35 +459,42 @@ impl Lanes {
             .collect())
     }
 
-    fn write(&self, number: usize, job: WriteJob) -> Option<Coroutine> {
-        if job.deadline().passed() {
-            return job.fail(Failure::Store(Arc::new(StoreError::TimedOut)));
+    /// Makes a batch of changes, each with its own outcome.
+    fn write(&self, number: usize, jobs: Vec<WriteJob>) {
+        let (late, jobs): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.deadline.passed());
+        if !late.is_empty() {
+            let failure = Failure::Store(Arc::new(StoreError::TimedOut));
+            self.wake_with(late, Err(failure));
         }
+        let Some(deadline) = jobs.first().map(|job| job.deadline) else {
+            return;
+        };
+        let changes: Vec<Change> = jobs.iter().map(|job| job.question.clone()).collect();
         let notice = Notice {
             lanes: self,
             number,
             begun: RefCell::default(),
         };
-        match job {
-            WriteJob::Insert(job) => {
-                let outcome = self
-                    .guard(|| self.heed(self.store.insert(&job.question, &notice, job.deadline)));
-                notice.tell();
-                job.answer(outcome)
+        let made = self.timed(Kind::Writes, changes.len(), || {
+            Ok(self.store.change(&changes, &notice, deadline))
+        });
+        notice.tell();
+        match made {
+            Ok(outcomes) => {
+                for outcome in &outcomes {
+                    self.note(outcome.as_ref().map(drop).map_err(|error| &**error));
+                }
+                let outcomes = outcomes
+                    .into_iter()
+                    .map(|outcome| outcome.map_err(Failure::Store));
+                self.wake(
+                    jobs.into_iter()
+                        .zip(outcomes)
+                        .flat_map(|(job, outcome)| job.answer(outcome)),
+                );
             }
-            WriteJob::Replace(job) => {
-                let (id, draft) = &job.question;
-                let outcome =
-                    self.guard(|| self.heed(self.store.replace(*id, draft, &notice, job.deadline)));
-                notice.tell();
-                job.answer(outcome)
-            }
-            WriteJob::Delete(job) => {
-                let outcome = self
-                    .guard(|| self.heed(self.store.delete(job.question, &notice, job.deadline)));
-                notice.tell();
-                job.answer(outcome)
-            }
+            Err(failure) => self.wake_with(jobs, Err(failure)),
         }
     }
 
@@ -294,12 +509,26 @@ impl Lanes {
             .map_err(|error| Failure::Store(Arc::new(error)))
     }
 
-    /// Says once that the store is in trouble, and once that it is well again.
     fn heed<A>(&self, result: Result<A, StoreError>) -> Result<A, StoreError> {
+        self.note(result.as_ref().map(drop));
+        result
+    }
+
+    /// Draws conclusions from how a call ended: for the breaker, and for the log, which says once that the store is in trouble
+    /// and once that it is well again.
+    fn note(&self, result: Result<(), &StoreError>) {
+        match result {
+            Ok(()) => self.learn_share(),
+            Err(error) if is_away(error) => {
+                lock(&self.queues).breaker.note(false);
+                self.waiting.notify_one();
+            }
+            Err(_) => {}
+        }
         let mut trouble = lock(&self.trouble);
-        match &result {
-            Ok(_) if trouble.take().is_some() => log::info!("store: answers again"),
-            Ok(_) => {}
+        match result {
+            Ok(()) if trouble.take().is_some() => log::info!("store: answers again"),
+            Ok(()) => {}
             // The store itself says when it is cut off and when it is back.
             Err(StoreError::Unavailable(_)) => {}
             Err(error @ StoreError::Failed(_)) => log::error!("store: {error}"),
@@ -309,12 +538,25 @@ impl Lanes {
             }
             Err(_) => {}
         }
-        drop(trouble);
-        result
     }
 }
 
-/// Tells every cache of one write: before its commit that it may come, and before its answer that it may have.
+/// A number from 0 to 1.
+fn dice() -> f64 {
+    // A fresh RandomState hashes with fresh keys.
+    RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64
+}
+
+/// Whether an error may mean that the database is away: no answer came.
+fn is_away(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unavailable(_) | StoreError::TimedOut | StoreError::OutcomeUnknown(_) => true,
+        StoreError::Schema(_) | StoreError::Refused(_) | StoreError::Failed(_) => false,
+    }
+}
+
+/// Tells every cache of the writes of one call: before each commit that it may come, and before its answer that it may
+/// have.
 struct Notice<'l> {
     lanes: &'l Lanes,
     number: usize,
@@ -323,6 +565,8 @@ struct Notice<'l> {
 
 impl Fence for Notice<'_> {
     fn raise(&self, shoe_ids: &[i32]) {
+        // Of several transactions in one call, the one before this has ended.
+        self.tell();
         if let Some(redis) = &self.lanes.redis {
             redis.raise(shoe_ids);
         }
@@ -333,8 +577,8 @@ impl Fence for Notice<'_> {
 
 impl Notice<'_> {
     /// Whatever came of the write: also one that failed in its commit may have happened.
-    fn tell(self) {
-        let Some((shoe_ids, intent)) = self.begun.into_inner() else {
+    fn tell(&self) {
+        let Some((shoe_ids, intent)) = self.begun.take() else {
             return;
         };
         drop(intent);
@@ -344,147 +588,5 @@ impl Notice<'_> {
     }
 }
 
-/// The service's view of the lanes, and of the worker that they belong to.
-pub struct Backing {
-    pub lanes: Arc<Lanes>,
-    pub watch: Arc<Watch>,
-    pub l1: L1<Arc<Page>>,
-    pub tally: Row,
-}
-
-impl Backend for Backing {
-    fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure> {
-        let stamp = match self.l1.find(shoe_id, self.watch.now()) {
-            Found::Answer(page) => {
-                self.tally.count(Counter::L1Hits);
-                return Ok(page);
-            }
-            Found::Nothing(stamp) => stamp,
-        };
-        self.tally.count(Counter::L1Misses);
-        let page = Arc::new(page(self.lanes.ask(shoe_id, Queues::push_shoe)?));
-        if let Some(stamp) = stamp {
-            let now = self.watch.now();
-            self.l1.keep(shoe_id, page.clone(), page.size(), stamp, now);
-        }
-        Ok(page)
-    }
-
-    fn row(&self, id: i32) -> Result<Option<Bytes>, Failure> {
-        self.lanes.ask(id, Queues::push_row)
-    }
-
-    fn insert(&self, draft: Draft) -> Result<ShoeImages, Failure> {
-        self.lanes.ask(draft, Queues::push_insert)
-    }
-
-    fn replace(&self, id: i32, draft: Draft) -> Result<Option<ShoeImages>, Failure> {
-        self.lanes.ask((id, draft), Queues::push_replace)
-    }
-
-    fn delete(&self, id: i32) -> Result<bool, Failure> {
-        self.lanes.ask(id, Queues::push_delete)
-    }
-
-    fn ready(&self) -> Result<(), Failure> {
-        self.lanes.ask((), Queues::push_ping)
-    }
-
-    fn draining(&self) -> bool {
-        self.watch.draining()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::scoreboard::Scoreboard;
-    use crate::sys;
-
-    /// A store whose every call hangs until the test lets it go, as on a disk that does not answer.
-    struct Hung(Mutex<mpsc::Receiver<()>>);
-
-    impl Hung {
-        fn hang<A>(&self) -> Result<A, StoreError> {
-            let _ = lock(&self.0).recv();
-            Err(StoreError::Failed("let go".to_owned()))
-        }
-    }
-
-    impl Store for Hung {
-        fn shoes(&self, _: &[i32], _: Deadline) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
-            self.hang()
-        }
-        fn rows(&self, _: &[i32], _: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
-            self.hang()
-        }
-        fn insert(&self, _: &Draft, _: &dyn Fence, _: Deadline) -> Result<ShoeImages, StoreError> {
-            self.hang()
-        }
-        fn replace(
-            &self,
-            _: i32,
-            _: &Draft,
-            _: &dyn Fence,
-            _: Deadline,
-        ) -> Result<Option<ShoeImages>, StoreError> {
-            self.hang()
-        }
-        fn delete(&self, _: i32, _: &dyn Fence, _: Deadline) -> Result<bool, StoreError> {
-            self.hang()
-        }
-        fn ping(&self, _: Deadline) -> Result<(), StoreError> {
-            self.hang()
-        }
-    }
-
-    /// A disk once took twenty seconds for an fsync, and PUTs with a time-out of two had no answer for as long.
-    #[test]
-    fn a_request_is_answered_in_time_although_its_lane_is_stuck() {
-        may::config().set_workers(1).set_worker_pin(false);
-        let (let_go, hung) = mpsc::channel();
-        let lanes = Arc::new(Lanes::new(
-            Arc::new(Hung(Mutex::new(hung))),
-            None,
-            Scoreboard::new().expect("shared memory").row(0),
-            Duration::from_millis(50),
-        ));
-        lanes.start(1).expect("a lane");
-        let porter = lanes.clone();
-        sys::start_first_coroutine(move || porter.carry()).expect("a coroutine");
-        let (answers, answered) = mpsc::channel();
-        for write in [true, false] {
-            let (lanes, answers) = (lanes.clone(), answers.clone());
-            let ask = move || {
-                let failure = match write {
-                    true => lanes.ask(7, Queues::push_delete).map(drop),
-                    false => lanes.ask(7, Queues::push_row).map(drop),
-                };
-                answers.send(failure).expect("the test listens");
-            };
-            sys::start_first_coroutine(ask).expect("a coroutine");
-        }
-        let failures: Vec<_> = (0..2)
-            .map(|_| {
-                loop {
-                    lanes.expire();
-                    match answered.recv_timeout(Duration::from_millis(10)) {
-                        Ok(answer) => break answer.expect_err("the store never answers"),
-                        Err(mpsc::RecvTimeoutError::Timeout) => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            })
-            .collect();
-        for failure in failures {
-            assert!(
-                matches!(&failure, Failure::Store(error)
-                    if matches!(**error, StoreError::TimedOut | StoreError::OutcomeUnknown(_))),
-                "{failure:?}"
-            );
-        }
-        drop(let_go);
-    }
-}
+mod tests;

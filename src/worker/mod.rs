@@ -3,17 +3,23 @@
 //! leaves when it is told to and everything in flight is done.
 
 mod accept;
+mod backing;
 mod balance;
+mod breaker;
 mod clock;
 pub mod control;
+mod flights;
 mod lanes;
 mod last_words;
 pub mod needs;
+mod overload;
 pub mod panics;
 pub mod privileges;
 mod queue;
 mod scribe;
+mod share;
 mod steward;
+mod waiter;
 
 use std::io;
 use std::net::TcpListener;
@@ -26,12 +32,15 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use self::accept::{Gate, Siblings};
+use self::backing::Backing;
 use self::balance::Balance;
 use self::clock::Clock;
 use self::control::{Channel, Report};
-use self::lanes::{Backing, Lanes};
+use self::flights::Flights;
+use self::lanes::Lanes;
 use self::panics::{log_panics, start_vital};
 use self::scribe::Scribe;
+use self::share::Share;
 use self::steward::{Steward, Wear};
 use crate::app::manners::Manners;
 use crate::app::routes::{App, WriteRule};
@@ -198,6 +207,11 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         redis,
         row,
         config.request_timeout,
+        Share {
+            lanes: config.lanes,
+            workers: config.workers.count(),
+            speaks: slot == 0,
+        },
     ));
     lanes
         .start(config.lanes)
@@ -215,6 +229,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lanes: lanes.clone(),
         watch: watch.clone(),
         l1,
+        flights: Flights::new(config.request_timeout),
         tally: row,
     };
     let scribe = match &config.access_log {
@@ -345,7 +360,8 @@ fn open_redis(config: &Config, scoreboard: Scoreboard) -> Result<Option<RedisCac
     let Some(redis) = &config.redis else {
         return Ok(None);
     };
-    let connections = u32::try_from(config.lanes).unwrap_or(u32::MAX);
+    // Each lane fills, and one more looks up.
+    let connections = u32::try_from(config.lanes + 1).unwrap_or(u32::MAX);
     RedisCache::new(
         redis.url.expose(),
         &redis.prefix,

@@ -33,7 +33,8 @@ pub struct WorkerNeeds {
 /// What a worker of this configuration takes; `listeners` are the sockets that it holds.
 pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     let connections = (config.limits.max_connections + TURNED_AWAY) as u64;
-    let lanes = config.lanes as u64;
+    // One more asks Redis.
+    let lanes = config.lanes as u64 + u64::from(config.redis.is_some());
     // A bell for each.
     let workers = config.workers.count() as u64;
     // Each listener has a coroutine too.

@@ -1,96 +1,60 @@
-//! The queue between coroutines and lanes: jobs by kind, typed so that a question can only get its own answer.
+//! The queues between coroutines and lanes: jobs by kind, typed so that a question can only get its own answer, each kind
+//! with its own bound on how much may wait and how much one call takes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use may::coroutine::{self, Coroutine};
 
+use super::breaker::Breaker;
+use super::overload::{BatchSize, LONGEST, Shedder};
+use super::waiter::{Abandon, Pending, Waiter};
 use crate::app::Failure;
-use crate::store::{Deadline, Draft, ShoeImages, StoreError};
+use crate::cache::redis::Lookup;
+use crate::store::{Change, Changed, Deadline, Grouping, ShoeImages, StoreError};
 
-/// The most jobs that one query answers.
-const BATCH: usize = 128;
-
-/// The most jobs that may wait; one more is refused at once rather than queued to death.
-const LONGEST: usize = 4096;
-
-/// A question, and the coroutine that waits for its answer.
+/// A question, and the coroutines that wait for its answer.
 pub struct Job<Q, A> {
-    arrival: u64,
+    /// When it joined its queue.
+    since: Instant,
     pub question: Q,
     pub deadline: Deadline,
     waiter: Arc<Waiter<A>>,
 }
 
-/// A parked coroutine and the place for its answer.
-struct Waiter<A> {
-    answer: Mutex<Answer<A>>,
-    coroutine: Coroutine,
-}
-
-/// Who answers first wins: the lane, or the worker's tick when the lane is stuck.
-enum Answer<A> {
-    Awaited,
-    Given(Result<A, Failure>),
-    Taken,
-}
-
-impl<A> Waiter<A> {
-    /// Leaves the answer for the coroutine, which is then to be woken; `None` if it has one already.
-    fn give(&self, outcome: Result<A, Failure>) -> Option<Coroutine> {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*answer, Answer::Awaited) {
-            return None;
-        }
-        *answer = Answer::Given(outcome);
-        Some(self.coroutine.clone())
-    }
-
-    fn take(&self) -> Option<Result<A, Failure>> {
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*answer, Answer::Given(_)) {
-            return None;
-        }
-        match std::mem::replace(&mut *answer, Answer::Taken) {
-            Answer::Given(outcome) => Some(outcome),
-            Answer::Awaited | Answer::Taken => None,
-        }
-    }
-}
-
-/// A waiter of any kind, to be told that its lane is stuck.
-pub trait Abandon: Send + Sync {
-    /// Answers with a failure, unless there is an answer already.
-    fn abandon(&self, failure: Failure) -> Option<Coroutine>;
-}
-
-impl<A: Send> Abandon for Waiter<A> {
-    fn abandon(&self, failure: Failure) -> Option<Coroutine> {
-        self.give(Err(failure))
-    }
-}
-
-/// What the asking coroutine holds on to.
-pub struct Pending<A>(Arc<Waiter<A>>);
-
-pub type ShoeJob = Job<i32, Bytes>;
+/// A shoe to be looked up in Redis.
+pub type LookupJob = Job<i32, Bytes>;
 pub type RowJob = Job<i32, Option<Bytes>>;
 pub type PingJob = Job<(), ()>;
+pub type WriteJob = Job<Change, Changed>;
 
-pub enum WriteJob {
-    Insert(Job<Draft, ShoeImages>),
-    Replace(Job<(i32, Draft), Option<ShoeImages>>),
-    Delete(Job<i32, bool>),
+/// A shoe to be asked of the store, after Redis had nothing.
+pub type ShoeJob = Job<Missing, Bytes>;
+
+/// What a lane asks the store for.
+pub struct Missing {
+    pub shoe_id: i32,
+    /// What Redis said, if there is one: the right to fill it.
+    pub lookup: Option<Arc<Lookup>>,
 }
 
-/// Jobs of one kind, to be answered with one query; writes come one at a time.
+/// Jobs of one kind, to be answered with one call.
 pub enum Batch {
+    Lookups(Vec<LookupJob>),
     Shoes(Vec<ShoeJob>),
     Rows(Vec<RowJob>),
     Pings(Vec<PingJob>),
     Writes(Vec<WriteJob>),
+}
+
+/// The kinds of batches that the store answers, each with its own experience of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Shoes,
+    Rows,
+    Writes,
 }
 
 /// What a lane is at, for the worker's tick.
@@ -106,7 +70,7 @@ impl UnderWay {
     pub fn abandon(&self) -> Vec<Coroutine> {
         self.waiters
             .iter()
-            .filter_map(|waiter| waiter.abandon(self.failure.clone()))
+            .flat_map(|waiter| waiter.abandon(self.failure.clone()))
             .collect()
     }
 }
@@ -114,25 +78,21 @@ impl UnderWay {
 impl Batch {
     /// The batch as the worker's tick needs to know it; `None` for an empty one.
     pub fn under_way(&self) -> Option<UnderWay> {
-        fn of<Q, A: Send + 'static>(
+        fn of<Q, A: Clone + Send + 'static>(
             jobs: &[Job<Q, A>],
         ) -> Option<(Deadline, Vec<Arc<dyn Abandon>>)> {
-            Some((
-                jobs.first()?.deadline,
-                jobs.iter().map(Job::waiter).collect(),
-            ))
+            let waiter = |job: &Job<Q, A>| -> Arc<dyn Abandon> { job.waiter.clone() };
+            Some((jobs.first()?.deadline, jobs.iter().map(waiter).collect()))
         }
         let stuck = "the database did not come back from a call".to_owned();
         let (found, failure) = match self {
+            // Redis has deadlines of its own.
+            Batch::Lookups(_) => return None,
             Batch::Shoes(jobs) => (of(jobs), StoreError::TimedOut),
             Batch::Rows(jobs) => (of(jobs), StoreError::TimedOut),
             Batch::Pings(jobs) => (of(jobs), StoreError::TimedOut),
-            Batch::Writes(jobs) => {
-                let waiters = jobs.iter().map(WriteJob::waiter).collect();
-                let found = jobs.first().map(|job| (job.deadline(), waiters));
-                // It may be stuck in its COMMIT.
-                (found, StoreError::OutcomeUnknown(stuck))
-            }
+            // It may be stuck in its COMMIT.
+            Batch::Writes(jobs) => (of(jobs), StoreError::OutcomeUnknown(stuck)),
         };
         let (deadline, waiters) = found?;
         Some(UnderWay {
@@ -143,207 +103,285 @@ impl Batch {
     }
 }
 
-/// Each queue is in order of arrival, and so of deadline: all requests have the same patience.
-#[derive(Default)]
-pub struct Queues {
-    shoes: VecDeque<ShoeJob>,
-    rows: VecDeque<RowJob>,
-    pings: VecDeque<PingJob>,
-    writes: VecDeque<WriteJob>,
-    arrivals: u64,
-}
-
-impl<Q, A> Job<Q, A> {
+impl<Q, A: Clone> Job<Q, A> {
     /// A job of the coroutine that calls this.
     pub fn new(question: Q, patience: Duration) -> (Self, Pending<A>) {
-        let waiter = Arc::new(Waiter {
-            answer: Mutex::new(Answer::Awaited),
-            coroutine: coroutine::current(),
-        });
+        let now = Instant::now();
+        let waiter = Arc::new(Waiter::of(coroutine::current()));
         let job = Job {
-            arrival: 0,
+            since: now,
             question,
-            deadline: Deadline::after(patience),
+            deadline: Deadline::at(now + patience),
             waiter: waiter.clone(),
         };
         (job, Pending(waiter))
     }
 
-    /// Leaves the answer for the coroutine, which is then to be woken; `None` if the tick was faster.
+    /// Leaves the answer for the coroutines, which are then to be woken; none if the tick was faster.
     #[must_use]
-    pub fn answer(self, outcome: Result<A, Failure>) -> Option<Coroutine> {
+    pub fn answer(self, outcome: Result<A, Failure>) -> Vec<Coroutine> {
         self.waiter.give(outcome)
     }
-}
 
-impl<Q, A: Send + 'static> Job<Q, A> {
-    /// The waiter alone, for the worker's tick.
-    pub fn waiter(&self) -> Arc<dyn Abandon> {
-        self.waiter.clone()
-    }
-}
-
-impl<A> Pending<A> {
-    /// Parks until the answer is there. Every job is answered: lanes hold its deadline, and the worker's tick
-    /// answers those that no lane came to.
-    pub fn wait(self) -> Result<A, Failure> {
-        loop {
-            if let Some(outcome) = self.0.take() {
-                return outcome;
-            }
-            coroutine::park();
+    /// The same job with another question, in another queue from now on.
+    pub fn turn_into<R>(self, now: Instant, question: impl FnOnce(Q) -> R) -> Job<R, A> {
+        Job {
+            since: now,
+            question: question(self.question),
+            deadline: self.deadline,
+            waiter: self.waiter,
         }
     }
 }
 
-impl WriteJob {
-    fn arrival(&self) -> u64 {
-        match self {
-            WriteJob::Insert(job) => job.arrival,
-            WriteJob::Replace(job) => job.arrival,
-            WriteJob::Delete(job) => job.arrival,
+/// The jobs of one kind, in order of arrival.
+struct Line<Q, A> {
+    jobs: VecDeque<Job<Q, A>>,
+    shedder: Shedder,
+    batch: BatchSize,
+}
+
+impl<Q, A> Default for Line<Q, A> {
+    fn default() -> Self {
+        Line {
+            jobs: VecDeque::new(),
+            shedder: Shedder::default(),
+            batch: BatchSize::default(),
         }
+    }
+}
+
+impl<Q, A: Clone> Line<Q, A> {
+    fn push(&mut self, job: Job<Q, A>) -> Result<(), (Failure, Job<Q, A>)> {
+        let batch = self.batch.limit();
+        if !self.shedder.admits(job.since, self.jobs.len(), batch) {
+            return Err((Failure::Overloaded, job));
+        }
+        self.jobs.push_back(job);
+        Ok(())
     }
 
-    pub fn deadline(&self) -> Deadline {
-        match self {
-            WriteJob::Insert(job) => job.deadline,
-            WriteJob::Replace(job) => job.deadline,
-            WriteJob::Delete(job) => job.deadline,
-        }
+    fn oldest(&self) -> Option<Instant> {
+        self.jobs.front().map(|job| job.since)
     }
 
-    /// The waiter alone, for the worker's tick.
-    pub fn waiter(&self) -> Arc<dyn Abandon> {
-        match self {
-            WriteJob::Insert(job) => job.waiter(),
-            WriteJob::Replace(job) => job.waiter(),
-            WriteJob::Delete(job) => job.waiter(),
+    /// The next batch, of the first jobs for which `fits` holds and one at least; refuses what there is no time for.
+    fn take(
+        &mut self,
+        now: Instant,
+        fits: impl Fn(&Q) -> bool,
+        refused: &mut Vec<Coroutine>,
+    ) -> Vec<Job<Q, A>> {
+        let batch = self.batch.limit();
+        let waited = self
+            .oldest()
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let too_many = self.shedder.look(now, waited, self.jobs.len(), batch);
+        for job in self.jobs.drain(..too_many) {
+            refused.extend(job.answer(Err(Failure::Overloaded)));
         }
+        let count = self
+            .jobs
+            .iter()
+            .take(batch)
+            .take_while(|job| fits(&job.question))
+            .count()
+            .max(1)
+            .min(self.jobs.len());
+        self.shedder.took(now, count);
+        self.jobs.drain(..count).collect()
     }
 
-    /// Answers with a failure, whatever was asked.
-    #[must_use]
-    pub fn fail(self, failure: Failure) -> Option<Coroutine> {
-        match self {
-            WriteJob::Insert(job) => job.answer(Err(failure)),
-            WriteJob::Replace(job) => job.answer(Err(failure)),
-            WriteJob::Delete(job) => job.answer(Err(failure)),
+    /// Takes out what has waited past its deadline and answers it; all of it if `everything`.
+    fn fail(&mut self, everything: bool, failure: &Failure, woken: &mut Vec<Coroutine>) {
+        // In order of deadlines, too: all requests have the same patience.
+        while let Some(job) = self.jobs.front()
+            && (everything || job.deadline.passed())
+        {
+            woken.extend(
+                self.jobs
+                    .pop_front()
+                    .map(|job| job.answer(Err(failure.clone())))
+                    .unwrap_or_default(),
+            );
         }
     }
+}
+
+/// All that waits, and whether it makes sense to wait.
+#[derive(Default)]
+pub struct Queues {
+    lookups: Line<i32, Bytes>,
+    shoes: Line<Missing, Bytes>,
+    rows: Line<i32, Option<Bytes>>,
+    pings: Line<(), ()>,
+    writes: Line<Change, Changed>,
+    pub breaker: Breaker,
+}
+
+/// A job that was refused on arrival is dropped: its coroutine has not parked yet, and gets the failure right away.
+fn refused<J>((failure, _): (Failure, J)) -> Failure {
+    failure
 }
 
 impl Queues {
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Nothing that needs the database waits while there is none.
+    fn check_breaker(&self) -> Result<(), Failure> {
+        match self.breaker.refusal() {
+            Some(why) => Err(Failure::Store(why)),
+            None => Ok(()),
+        }
     }
 
-    fn len(&self) -> usize {
-        self.shoes.len() + self.rows.len() + self.pings.len() + self.writes.len()
-    }
-
-    /// A place in line, or none when the line is too long.
-    fn arrive(&mut self) -> Result<u64, Failure> {
-        if self.len() >= LONGEST {
+    /// A shoe that Redis is asked for first. It may be answered although the database is away, or has too much to do.
+    pub fn push_lookup(&mut self, job: LookupJob) -> Result<(), Failure> {
+        if self.lookups.jobs.len() >= LONGEST {
             return Err(Failure::Overloaded);
         }
-        self.arrivals += 1;
-        Ok(self.arrivals)
+        self.lookups.jobs.push_back(job);
+        Ok(())
     }
 
-    pub fn push_shoe(&mut self, job: ShoeJob) -> Result<(), Failure> {
-        let arrival = self.arrive()?;
-        self.shoes.push_back(Job { arrival, ..job });
-        Ok(())
+    /// A shoe that only the store has. Its coroutines are parked or about to, so a refusal is their answer.
+    #[must_use]
+    pub fn push_missing(&mut self, job: ShoeJob) -> Vec<Coroutine> {
+        let outcome = match self.check_breaker() {
+            Ok(()) => self.shoes.push(job),
+            Err(failure) => Err((failure, job)),
+        };
+        match outcome {
+            Ok(()) => Vec::new(),
+            Err((failure, job)) => job.answer(Err(failure)),
+        }
+    }
+
+    pub fn push_shoe(&mut self, job: LookupJob) -> Result<(), Failure> {
+        self.check_breaker()?;
+        let now = job.since;
+        let missing = |shoe_id| Missing {
+            shoe_id,
+            lookup: None,
+        };
+        self.shoes
+            .push(job.turn_into(now, missing))
+            .map_err(refused)
     }
 
     pub fn push_row(&mut self, job: RowJob) -> Result<(), Failure> {
-        let arrival = self.arrive()?;
-        self.rows.push_back(Job { arrival, ..job });
-        Ok(())
+        self.check_breaker()?;
+        self.rows.push(job).map_err(refused)
     }
 
     pub fn push_ping(&mut self, job: PingJob) -> Result<(), Failure> {
-        let arrival = self.arrive()?;
-        self.pings.push_back(Job { arrival, ..job });
-        Ok(())
+        self.check_breaker()?;
+        self.pings.push(job).map_err(refused)
     }
 
-    pub fn push_insert(&mut self, job: Job<Draft, ShoeImages>) -> Result<(), Failure> {
-        let arrival = self.arrive()?;
-        self.writes
-            .push_back(WriteJob::Insert(Job { arrival, ..job }));
-        Ok(())
+    pub fn push_write(&mut self, job: WriteJob) -> Result<(), Failure> {
+        self.check_breaker()?;
+        self.writes.push(job).map_err(refused)
     }
 
-    pub fn push_replace(
+    /// What waits for Redis, up to one batch; `None` if nothing does.
+    pub fn take_lookups(&mut self) -> Option<Batch> {
+        let count = self.lookups.jobs.len().min(self.lookups.batch.limit());
+        (count > 0).then(|| Batch::Lookups(self.lookups.jobs.drain(..count).collect()))
+    }
+
+    /// The next batch for the store: of the kind whose oldest job waits longest. `refused` gets whom there is no time for.
+    pub fn take(
         &mut self,
-        job: Job<(i32, Draft), Option<ShoeImages>>,
-    ) -> Result<(), Failure> {
-        let arrival = self.arrive()?;
-        self.writes
-            .push_back(WriteJob::Replace(Job { arrival, ..job }));
-        Ok(())
+        now: Instant,
+        grouping: Grouping,
+        refused: &mut Vec<Coroutine>,
+    ) -> Option<Batch> {
+        let (shoe, row) = (self.shoes.oldest(), self.rows.oldest());
+        let (ping, write) = (self.pings.oldest(), self.writes.oldest());
+        let oldest = [shoe, row, ping, write].into_iter().flatten().min();
+        let any = |_: &_| true;
+        match oldest? {
+            _ if oldest == shoe => Some(Batch::Shoes(self.shoes.take(now, |_| true, refused))),
+            _ if oldest == row => Some(Batch::Rows(self.rows.take(now, any, refused))),
+            _ if oldest == ping => Some(Batch::Pings(self.pings.take(now, |()| true, refused))),
+            _ => {
+                let together = |change: &Change| grouping.takes(change);
+                Some(Batch::Writes(self.writes.take(now, together, refused)))
+            }
+        }
     }
 
-    pub fn push_delete(&mut self, job: Job<i32, bool>) -> Result<(), Failure> {
-        let arrival = self.arrive()?;
-        self.writes
-            .push_back(WriteJob::Delete(Job { arrival, ..job }));
-        Ok(())
+    /// Notes how long a call took.
+    pub fn took(&mut self, kind: Kind, count: usize, took: Duration) {
+        let batch = match kind {
+            Kind::Shoes => &mut self.shoes.batch,
+            Kind::Rows => &mut self.rows.batch,
+            Kind::Writes => &mut self.writes.batch,
+        };
+        batch.note(Instant::now(), count, took);
     }
 
-    /// The next batch: of the kind whose oldest job waits longest.
-    pub fn take(&mut self) -> Option<Batch> {
-        fn first<Q, A>(queue: &VecDeque<Job<Q, A>>) -> u64 {
-            queue.front().map_or(u64::MAX, |job| job.arrival)
-        }
-        fn front<J>(queue: &mut VecDeque<J>) -> Vec<J> {
-            let count = queue.len().min(BATCH);
-            queue.drain(..count).collect()
-        }
-        let write = self.writes.front().map_or(u64::MAX, WriteJob::arrival);
-        let (shoe, row, ping) = (first(&self.shoes), first(&self.rows), first(&self.pings));
-        match write.min(shoe).min(row).min(ping) {
-            u64::MAX => None,
-            oldest if oldest == shoe => Some(Batch::Shoes(front(&mut self.shoes))),
-            oldest if oldest == row => Some(Batch::Rows(front(&mut self.rows))),
-            oldest if oldest == ping => Some(Batch::Pings(front(&mut self.pings))),
-            _ => Some(Batch::Writes(self.writes.drain(..1).collect())),
-        }
+    /// How many writes wait.
+    #[cfg(test)]
+    pub fn waiting_writes(&self) -> usize {
+        self.writes.jobs.len()
     }
 
     /// Takes out what has waited past its deadline and answers it.
     pub fn expire(&mut self) -> Vec<Coroutine> {
-        fn late<Q, A>(
-            queue: &mut VecDeque<Job<Q, A>>,
-            failure: &Failure,
-            woken: &mut Vec<Coroutine>,
-        ) {
-            while queue.front().is_some_and(|job| job.deadline.passed()) {
-                woken.extend(
-                    queue
-                        .pop_front()
-                        .and_then(|job| job.answer(Err(failure.clone()))),
-                );
-            }
-        }
         let failure = Failure::Store(Arc::new(StoreError::TimedOut));
         let mut woken = Vec::new();
-        late(&mut self.shoes, &failure, &mut woken);
-        late(&mut self.rows, &failure, &mut woken);
-        late(&mut self.pings, &failure, &mut woken);
-        while self
-            .writes
-            .front()
-            .is_some_and(|job| job.deadline().passed())
-        {
-            woken.extend(
-                self.writes
-                    .pop_front()
-                    .and_then(|job| job.fail(failure.clone())),
-            );
-        }
+        self.lookups.fail(false, &failure, &mut woken);
+        self.fail(false, &failure, &mut woken);
         woken
+    }
+
+    /// Takes out everything that needs the store and answers it with the reason for which there is none.
+    pub fn give_up(&mut self, why: &Failure) -> Vec<Coroutine> {
+        let mut woken = Vec::new();
+        self.fail(true, why, &mut woken);
+        woken
+    }
+
+    fn fail(&mut self, everything: bool, failure: &Failure, woken: &mut Vec<Coroutine>) {
+        self.shoes.fail(everything, failure, woken);
+        self.rows.fail(everything, failure, woken);
+        self.pings.fail(everything, failure, woken);
+        self.writes.fail(everything, failure, woken);
+    }
+}
+
+/// What a write is answered with, taken out of what the store says of writes of any kind.
+pub trait Outcome: Sized {
+    /// `None` if it is another kind's.
+    fn of(changed: Changed) -> Option<Self>;
+}
+
+/// A new row.
+impl Outcome for ShoeImages {
+    fn of(changed: Changed) -> Option<Self> {
+        match changed {
+            Changed::Inserted(row) => Some(row),
+            Changed::Replaced(_) | Changed::Deleted(_) => None,
+        }
+    }
+}
+
+/// A replaced row.
+impl Outcome for Option<ShoeImages> {
+    fn of(changed: Changed) -> Option<Self> {
+        match changed {
+            Changed::Replaced(row) => Some(row),
+            Changed::Inserted(_) | Changed::Deleted(_) => None,
+        }
+    }
+}
+
+/// Whether a row was deleted.
+impl Outcome for bool {
+    fn of(changed: Changed) -> Option<Self> {
+        match changed {
+            Changed::Deleted(deleted) => Some(deleted),
+            Changed::Inserted(_) | Changed::Replaced(_) => None,
+        }
     }
 }

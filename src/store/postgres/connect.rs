@@ -2,7 +2,9 @@
 //! sets the session up. Called by the pool's threads and by the tools; bounded in time.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::config as pg;
@@ -17,6 +19,28 @@ use crate::store::url::{ChannelBinding, Host, PostgresUrl, Server, SslMode, Targ
 /// server ends it, and with it its locks.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
+/// For how long a server that was silent is tried after the others.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+
+/// Which servers have let a whole time-out pass, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Silence(Mutex<Vec<(usize, Instant)>>);
+
+impl Silence {
+    fn note(&self, server: usize) {
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|(known, _)| *known != server);
+        silent.push((server, Instant::now()));
+    }
+
+    fn lately(&self, server: usize) -> bool {
+        let silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        silent
+            .iter()
+            .any(|(known, since)| *known == server && since.elapsed() < SILENT_FOR)
+    }
+}
+
 /// How to reach the database of a URL.
 pub(crate) struct Connector {
     pub(crate) url: PostgresUrl,
@@ -25,6 +49,10 @@ pub(crate) struct Connector {
     pub(crate) timeout: Duration,
     /// The longest that the server may work on one statement; zero: as long as it takes.
     pub(crate) statement_timeout: Duration,
+    /// Where to note how many connections the server lets in.
+    pub(crate) room: Arc<AtomicU32>,
+    /// Which servers, by number, swallowed an attempt lately.
+    pub(crate) silent: Silence,
 }
 
 impl Connector {
@@ -33,10 +61,12 @@ impl Connector {
     /// # Errors
     /// A text that names each server and why it did not take us; it holds no password.
     pub(crate) fn connect(&self) -> Result<Session, String> {
-        let mut servers: Vec<&Server> = self.url.servers.iter().collect();
+        let mut servers: Vec<(usize, &Server)> = self.url.servers.iter().enumerate().collect();
         if self.url.load_balance {
             servers.sort_by_cached_key(|_| RandomState::new().hash_one(0_u8));
         }
+        // One that swallows packets comes last for a while, or each attempt would wait for it first.
+        servers.sort_by_key(|(number, _)| self.silent.lately(*number));
         let passes: &[TargetSession] = match self.url.target_session_attrs {
             TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],
             TargetSession::Any => &[TargetSession::Any],
@@ -48,9 +78,14 @@ impl Connector {
         let mut refusals: Vec<String> = Vec::new();
         for wanted in passes {
             refusals.clear();
-            for server in &servers {
+            for (number, server) in &servers {
+                let begun = Instant::now();
                 match self.connect_to(server, *wanted) {
                     Ok(session) => return Ok(session),
+                    Err(why) if begun.elapsed() >= self.timeout => {
+                        self.silent.note(*number);
+                        refusals.push(format!("{server}: {why}"));
+                    }
                     Err(why) => refusals.push(format!("{server}: {why}")),
                 }
             }
@@ -117,7 +152,8 @@ impl Connector {
         let hello = self.hello();
         session
             .run(deadline, async |client, _| {
-                client.batch_execute(&hello).await?;
+                let answer = client.simple_query(&hello).await?;
+                self.note_room(&answer);
                 is_wanted(client, wanted).await
             })
             .map_err(|error| Refusal::last(super::error::call_text(&error)))?
@@ -125,11 +161,29 @@ impl Connector {
         Ok(session)
     }
 
-    /// The settings of each session.
+    /// Remembers how many connections the server lets in, its role's and database's limits considered.
+    fn note_room(&self, answer: &[SimpleQueryMessage]) {
+        let room = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse::<u32>().ok(),
+            _ => None,
+        });
+        if let Some(room) = room {
+            self.room.store(room.max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// The settings of each session, and a question in the same round trip: how many connections there are for clients
+    /// like us. Slots are reserved for superusers, and since PostgreSQL 16 for a role; -1 is no limit.
     fn hello(&self) -> String {
         format!(
             "SET client_min_messages = warning; SET idle_in_transaction_session_timeout = {}; \
-             SET statement_timeout = {}",
+             SET statement_timeout = {}; \
+             SELECT least( \
+                 pg_catalog.current_setting('max_connections')::int \
+                 - coalesce(pg_catalog.current_setting('superuser_reserved_connections', true)::int, 0) \
+                 - coalesce(pg_catalog.current_setting('reserved_connections', true)::int, 0), \
+                 (SELECT nullif(rolconnlimit, -1) FROM pg_catalog.pg_roles WHERE rolname = current_user), \
+                 (SELECT nullif(datconnlimit, -1) FROM pg_catalog.pg_database WHERE datname = current_database()))",
             IDLE_IN_TRANSACTION.as_millis(),
             self.statement_timeout.as_millis()
         )

@@ -13,21 +13,23 @@ mod manager;
 mod session;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::{join, try_join_all};
 use postgres::Row;
 use postgres::types::Type;
 use r2d2::{Pool, PooledConnection};
 use tokio_postgres::Client;
 
-use self::connect::Connector;
+use self::connect::{Connector, Silence};
 use self::manager::Manager;
 use self::session::{CallError, Statements};
 use super::pool::{self, Gate};
 use super::url::PostgresUrl;
 use super::{
-    Deadline, Draft, Fence, Media, PoolOptions, ShoeImages, Store, StoreError, batch, tls,
+    Change, Changed, Deadline, Draft, Fence, Grouping, Media, PoolOptions, Room, ShoeImages, Store,
+    StoreError, batch, tls,
 };
 
 pub(crate) use self::error::{refusal, store_error};
@@ -62,17 +64,22 @@ pub(super) struct PostgresStore {
     pool: Pool<Manager>,
     gate: Arc<Gate>,
     epoch: Arc<AtomicU64>,
+    /// The connections that the server lets in; 0 before it has been reached.
+    room: Arc<AtomicU32>,
 }
 
 impl PostgresStore {
     pub(super) fn open(url: &PostgresUrl, options: PoolOptions) -> Result<Self, StoreError> {
         let gate = Arc::new(Gate::new(format!("the database {url}")));
         let epoch = Arc::new(AtomicU64::new(0));
+        let room = Arc::new(AtomicU32::new(0));
         let connector = Connector {
             url: url.clone(),
             tls: tls::connector(url)?,
             timeout: url.connect_timeout.unwrap_or(options.connect_timeout),
             statement_timeout: options.statement_timeout.max(Duration::from_millis(1)),
+            room: room.clone(),
+            silent: Silence::default(),
         };
         let manager = Manager {
             connector,
@@ -83,6 +90,7 @@ impl PostgresStore {
             pool: pool::build(manager, options.max_size),
             gate,
             epoch,
+            room,
         })
     }
 
@@ -152,9 +160,10 @@ impl PostgresStore {
             .as_millis()
             .max(1);
         let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}");
+        // Sent together: the server answers BEGIN first, and what follows is in its transaction.
         let outcome = session.run(deadline, async |client, statements| {
-            client.batch_execute(&begin).await?;
-            work(client, statements).await
+            let (begun, done) = join(client.batch_execute(&begin), work(client, statements)).await;
+            begun.and(done)
         });
         match outcome {
             Ok(Some((value, shoe_ids))) => {
@@ -188,6 +197,47 @@ impl PostgresStore {
                 Err(store_error(error))
             }
         }
+    }
+
+    /// New rows in one transaction, all or none. `drafts` are checked.
+    fn insert_all(
+        &self,
+        drafts: &[&Draft],
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Result<Vec<ShoeImages>, StoreError> {
+        let stored = self.write(deadline, fence, async |client, statements| {
+            let statement = statements.get(client, INSERT, &[]).await?;
+            let statement = &statement;
+            // Polled in turn, so all of them are on their way before the first is answered.
+            let rows = try_join_all(drafts.iter().map(async |draft| {
+                let m = &draft.media;
+                let row = client
+                    .query_one(
+                        statement,
+                        &[
+                            &draft.shoe_id,
+                            &m[0],
+                            &m[1],
+                            &m[2],
+                            &m[3],
+                            &m[4],
+                            &m[5],
+                            &m[6],
+                            &m[7],
+                            &m[8],
+                        ],
+                    )
+                    .await?;
+                image(&row)
+            }))
+            .await?;
+            Ok(Some((
+                rows,
+                drafts.iter().map(|draft| draft.shoe_id).collect(),
+            )))
+        })?;
+        Ok(stored.unwrap_or_default())
     }
 
     /// Makes the session fit for the next caller, or closes it, which rolls back too.
@@ -243,28 +293,7 @@ impl Store for PostgresStore {
         deadline: Deadline,
     ) -> Result<ShoeImages, StoreError> {
         draft.check()?;
-        let stored = self.write(deadline, fence, async |client, statements| {
-            let statement = statements.get(client, INSERT, &[]).await?;
-            let m = &draft.media;
-            let row = client
-                .query_one(
-                    &statement,
-                    &[
-                        &draft.shoe_id,
-                        &m[0],
-                        &m[1],
-                        &m[2],
-                        &m[3],
-                        &m[4],
-                        &m[5],
-                        &m[6],
-                        &m[7],
-                        &m[8],
-                    ],
-                )
-                .await?;
-            Ok(Some((image(&row)?, vec![draft.shoe_id])))
-        })?;
+        let stored = self.insert_all(&[draft], fence, deadline)?.pop();
         stored.ok_or_else(|| StoreError::Failed("the row was not stored".to_owned()))
     }
 
@@ -321,6 +350,49 @@ impl Store for PostgresStore {
         Ok(deleted.is_some())
     }
 
+    /// New rows share a transaction. If the server refuses one of them, none is stored, and each is tried by itself.
+    fn change(
+        &self,
+        changes: &[Change],
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Vec<Result<Changed, Arc<StoreError>>> {
+        let drafts: Vec<&Draft> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Insert(draft) if draft.check().is_ok() => Some(draft),
+                _ => None,
+            })
+            .collect();
+        if drafts.len() < 2 || drafts.len() < changes.len() {
+            return self.change_one_by_one(changes, fence, deadline);
+        }
+        match self.insert_all(&drafts, fence, deadline) {
+            Ok(rows) => rows
+                .into_iter()
+                .map(|row| Ok(Changed::Inserted(row)))
+                .collect(),
+            Err(StoreError::Failed(_) | StoreError::Refused(_)) => {
+                self.change_one_by_one(changes, fence, deadline)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                changes.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
+
+    fn grouping(&self) -> Grouping {
+        Grouping::Inserts
+    }
+
+    fn room(&self) -> Room {
+        match self.room.load(Ordering::Relaxed) {
+            0 => Room::Unknown,
+            connections => Room::Connections(connections),
+        }
+    }
+
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
         self.read(deadline, async |client, statements| {
             let statement = statements.get(client, PING, &[]).await?;
@@ -343,6 +415,8 @@ pub(crate) fn connect(url: &PostgresUrl) -> Result<Session, StoreError> {
         tls: tls::connector(url)?,
         timeout,
         statement_timeout,
+        room: Arc::default(),
+        silent: Silence::default(),
     };
     connector.connect().map_err(StoreError::Unavailable)
 }

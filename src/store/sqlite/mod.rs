@@ -14,6 +14,7 @@ mod file;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use r2d2::{ManageConnection, Pool, PooledConnection};
@@ -28,7 +29,10 @@ pub(crate) use self::error::store_error;
 pub(crate) use self::file::{create_folder, create_private};
 
 use super::pool::{self, Gate};
-use super::{Deadline, Draft, Fence, PoolOptions, ShoeImages, Store, StoreError, batch};
+use super::{
+    Change, Changed, Deadline, Draft, Fence, Grouping, PoolOptions, ShoeImages, Store, StoreError,
+    batch,
+};
 
 /// How long a connection that is being set up waits for others to let go of the file.
 const BUSY_PATIENCE: Duration = Duration::from_secs(5);
@@ -56,13 +60,13 @@ const CACHE_KIB: u32 = 8 * 1024;
 pub struct SqliteStore {
     path: PathBuf,
     pool: Pool<Manager>,
-    gate: std::sync::Arc<Gate>,
+    gate: Arc<Gate>,
 }
 
 impl SqliteStore {
     /// A store over the file at `path`, which must exist by the time of the first call.
     pub fn open(path: &Path, options: PoolOptions) -> Self {
-        let gate = std::sync::Arc::new(Gate::new(format!("the SQLite file {}", path.display())));
+        let gate = Arc::new(Gate::new(format!("the SQLite file {}", path.display())));
         let manager = Manager {
             inner: manager(path),
             path: path.to_owned(),
@@ -119,6 +123,159 @@ impl SqliteStore {
     }
 }
 
+/// The work of each kind of write, inside of a transaction: what to answer and the shoes that it touches, or `None` if there
+/// is nothing to commit.
+impl SqliteStore {
+    fn insert_within(
+        &self,
+        connection: &Connection,
+        draft: &Draft,
+    ) -> Result<(ShoeImages, Vec<i32>), StoreError> {
+        let media = &draft.media;
+        connection
+            .prepare_cached(INSERT)
+            .and_then(|mut insert| {
+                insert.execute(params![
+                    draft.shoe_id,
+                    media[0],
+                    media[1],
+                    media[2],
+                    media[3],
+                    media[4],
+                    media[5],
+                    media[6],
+                    media[7],
+                    media[8]
+                ])
+            })
+            .map_err(|error| self.explain(&error))?;
+        let id = i32::try_from(connection.last_insert_rowid())
+            .map_err(|_| StoreError::Failed("the ids are used up (32 bits)".to_owned()))?;
+        Ok((stored(id, draft), vec![draft.shoe_id]))
+    }
+
+    fn replace_within(
+        &self,
+        connection: &Connection,
+        id: i32,
+        draft: &Draft,
+    ) -> Result<Option<(ShoeImages, Vec<i32>)>, StoreError> {
+        let work = || {
+            let Some(old) = shoe_of_row(connection, id)? else {
+                return Ok(None);
+            };
+            let media = &draft.media;
+            connection.prepare_cached(UPDATE)?.execute(params![
+                draft.shoe_id,
+                media[0],
+                media[1],
+                media[2],
+                media[3],
+                media[4],
+                media[5],
+                media[6],
+                media[7],
+                media[8],
+                id
+            ])?;
+            let shoe_ids = old.into_iter().chain([draft.shoe_id]).collect();
+            Ok(Some((stored(id, draft), shoe_ids)))
+        };
+        work().map_err(|error| self.explain(&error))
+    }
+
+    fn delete_within(
+        &self,
+        connection: &Connection,
+        id: i32,
+    ) -> Result<Option<((), Vec<i32>)>, StoreError> {
+        let work = || {
+            let Some(old) = shoe_of_row(connection, id)? else {
+                return Ok(None);
+            };
+            connection.prepare_cached(DELETE)?.execute([id])?;
+            Ok(Some(((), old.into_iter().collect())))
+        };
+        work().map_err(|error| self.explain(&error))
+    }
+
+    /// One change between its savepoints: what came of it, and the shoes that it touches.
+    fn change_within(
+        &self,
+        connection: &Connection,
+        change: &Change,
+    ) -> Result<(Changed, Vec<i32>), StoreError> {
+        let mark = |sql| {
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.execute([]).map(drop)
+        };
+        let explained = |sql| mark(sql).map_err(|error| self.explain(&error));
+        explained("SAVEPOINT one")?;
+        let made = match change {
+            Change::Insert(draft) => draft.check().and_then(|()| {
+                let (row, shoe_ids) = self.insert_within(connection, draft)?;
+                Ok((Changed::Inserted(row), shoe_ids))
+            }),
+            Change::Replace(id, draft) => draft.check().and_then(|()| {
+                Ok(match self.replace_within(connection, *id, draft)? {
+                    Some((row, shoe_ids)) => (Changed::Replaced(Some(row)), shoe_ids),
+                    None => (Changed::Replaced(None), Vec::new()),
+                })
+            }),
+            Change::Delete(id) => {
+                self.delete_within(connection, *id)
+                    .map(|deleted| match deleted {
+                        Some(((), shoe_ids)) => (Changed::Deleted(true), shoe_ids),
+                        None => (Changed::Deleted(false), Vec::new()),
+                    })
+            }
+        };
+        if made.is_err() && !connection.is_autocommit() {
+            explained("ROLLBACK TO one")?;
+        }
+        // After some errors (a full disk) SQLite has rolled the whole transaction back already.
+        if !connection.is_autocommit() {
+            explained("RELEASE one")?;
+        }
+        made
+    }
+
+    /// Group commit: many changes, one wait for the write lock and one for the disk.
+    fn change_together(
+        &self,
+        changes: &[Change],
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Vec<Result<Changed, Arc<StoreError>>> {
+        let mut outcomes: Vec<Result<Changed, Arc<StoreError>>> = Vec::with_capacity(changes.len());
+        let committed = self.write(deadline, fence, |transaction| {
+            let mut touched = Vec::new();
+            for change in changes {
+                match self.change_within(transaction, change) {
+                    Ok((changed, shoe_ids)) => {
+                        touched.extend(shoe_ids);
+                        outcomes.push(Ok(changed));
+                    }
+                    // Those before it are gone as well.
+                    Err(error) if transaction.is_autocommit() => return Err(error),
+                    Err(error) => outcomes.push(Err(Arc::new(error))),
+                }
+            }
+            Ok((!touched.is_empty()).then_some(((), touched)))
+        });
+        if let Err(error) = committed {
+            let error = Arc::new(error);
+            // What was refused for a reason of its own keeps it.
+            outcomes
+                .iter_mut()
+                .filter(|outcome| outcome.is_ok())
+                .for_each(|outcome| *outcome = Err(error.clone()));
+            outcomes.resize_with(changes.len(), || Err(error.clone()));
+        }
+        outcomes
+    }
+}
+
 impl Store for SqliteStore {
     fn shoes(
         &self,
@@ -159,27 +316,7 @@ impl Store for SqliteStore {
     ) -> Result<ShoeImages, StoreError> {
         draft.check()?;
         let stored = self.write(deadline, fence, |transaction| {
-            let media = &draft.media;
-            transaction
-                .prepare_cached(INSERT)
-                .and_then(|mut insert| {
-                    insert.execute(params![
-                        draft.shoe_id,
-                        media[0],
-                        media[1],
-                        media[2],
-                        media[3],
-                        media[4],
-                        media[5],
-                        media[6],
-                        media[7],
-                        media[8]
-                    ])
-                })
-                .map_err(|error| self.explain(&error))?;
-            let id = i32::try_from(transaction.last_insert_rowid())
-                .map_err(|_| StoreError::Failed("the ids are used up (32 bits)".to_owned()))?;
-            Ok(Some((stored(id, draft), vec![draft.shoe_id])))
+            self.insert_within(transaction, draft).map(Some)
         })?;
         stored.ok_or_else(|| StoreError::Failed("the row was not stored".to_owned()))
     }
@@ -193,43 +330,31 @@ impl Store for SqliteStore {
     ) -> Result<Option<ShoeImages>, StoreError> {
         draft.check()?;
         self.write(deadline, fence, |transaction| {
-            let work = || {
-                let Some(old) = shoe_of_row(transaction, id)? else {
-                    return Ok(None);
-                };
-                let media = &draft.media;
-                transaction.prepare_cached(UPDATE)?.execute(params![
-                    draft.shoe_id,
-                    media[0],
-                    media[1],
-                    media[2],
-                    media[3],
-                    media[4],
-                    media[5],
-                    media[6],
-                    media[7],
-                    media[8],
-                    id
-                ])?;
-                let shoe_ids = old.into_iter().chain([draft.shoe_id]).collect();
-                Ok(Some((stored(id, draft), shoe_ids)))
-            };
-            work().map_err(|error| self.explain(&error))
+            self.replace_within(transaction, id, draft)
         })
     }
 
     fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError> {
         let deleted = self.write(deadline, fence, |transaction| {
-            let work = || {
-                let Some(old) = shoe_of_row(transaction, id)? else {
-                    return Ok(None);
-                };
-                transaction.prepare_cached(DELETE)?.execute([id])?;
-                Ok(Some(((), old.into_iter().collect())))
-            };
-            work().map_err(|error| self.explain(&error))
+            self.delete_within(transaction, id)
         })?;
         Ok(deleted.is_some())
+    }
+
+    fn change(
+        &self,
+        changes: &[Change],
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Vec<Result<Changed, Arc<StoreError>>> {
+        match changes {
+            [] | [_] => self.change_one_by_one(changes, fence, deadline),
+            _ => self.change_together(changes, fence, deadline),
+        }
+    }
+
+    fn grouping(&self) -> Grouping {
+        Grouping::All
     }
 
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
@@ -245,7 +370,7 @@ impl Store for SqliteStore {
 struct Manager {
     inner: SqliteConnectionManager,
     path: PathBuf,
-    gate: std::sync::Arc<Gate>,
+    gate: Arc<Gate>,
 }
 
 impl ManageConnection for Manager {

@@ -1,0 +1,86 @@
+//! The service's view of what answers it: the worker's own cache, flights that are under way already, and the lanes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::flights::Flights;
+use super::lanes::Lanes;
+use super::queue::Queues;
+use crate::app::manners::Page;
+use crate::app::{Backend, Failure};
+use crate::cache::l1::{Found, L1, Stamp};
+use crate::http::watch::Watch;
+use crate::scoreboard::Row;
+use crate::scoreboard::counters::Counter;
+use crate::store::{Change, Draft, ShoeImages};
+
+/// The backend of a worker.
+pub struct Backing {
+    pub lanes: Arc<Lanes>,
+    pub watch: Arc<Watch>,
+    pub l1: L1<Arc<Page>>,
+    pub flights: Flights<Bytes>,
+    pub tally: Row,
+}
+
+impl Backing {
+    /// A shoe's rows from beyond the worker's own cache. `stamp` was loaded before; without one nothing is shared.
+    fn fetch(&self, shoe_id: i32, stamp: Option<Stamp>) -> Result<Bytes, Failure> {
+        let Some(stamp) = stamp else {
+            return self.lanes.ask_shoe(shoe_id)?.wait();
+        };
+        if let Some(pending) = self.flights.join(shoe_id, stamp) {
+            return pending.wait();
+        }
+        let pending = self.lanes.ask_shoe(shoe_id)?;
+        let waiter = pending.0.clone();
+        self.flights.begin(shoe_id, stamp, &pending);
+        let answer = pending.wait();
+        self.flights.end(shoe_id, &waiter);
+        answer
+    }
+}
+
+impl Backend for Backing {
+    fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure> {
+        let stamp = match self.l1.find(shoe_id, self.watch.now()) {
+            Found::Answer(page) => {
+                self.tally.count(Counter::L1Hits);
+                return Ok(page);
+            }
+            Found::Nothing(stamp) => stamp,
+        };
+        self.tally.count(Counter::L1Misses);
+        let page = Arc::new(page(self.fetch(shoe_id, stamp)?));
+        if let Some(stamp) = stamp {
+            let now = self.watch.now();
+            self.l1.keep(shoe_id, page.clone(), page.size(), stamp, now);
+        }
+        Ok(page)
+    }
+
+    fn row(&self, id: i32) -> Result<Option<Bytes>, Failure> {
+        self.lanes.ask(id, Queues::push_row)?.wait()
+    }
+
+    fn insert(&self, draft: Draft) -> Result<ShoeImages, Failure> {
+        self.lanes.change(Change::Insert(draft))
+    }
+
+    fn replace(&self, id: i32, draft: Draft) -> Result<Option<ShoeImages>, Failure> {
+        self.lanes.change(Change::Replace(id, draft))
+    }
+
+    fn delete(&self, id: i32) -> Result<bool, Failure> {
+        self.lanes.change(Change::Delete(id))
+    }
+
+    fn ready(&self) -> Result<(), Failure> {
+        self.lanes.ask((), Queues::push_ping)?.wait()
+    }
+
+    fn draining(&self) -> bool {
+        self.watch.draining()
+    }
+}

@@ -1,0 +1,314 @@
+//! Lanes against stores that hang, refuse and count.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+
+use super::*;
+use crate::scoreboard::Scoreboard;
+use crate::store::{Changed, Draft, Grouping, Room, ShoeImages};
+use crate::sys;
+
+/// A store whose every call hangs until the test lets it go, as on a disk that does not answer.
+struct Hung(Mutex<mpsc::Receiver<()>>);
+
+impl Hung {
+    fn hang<A>(&self) -> Result<A, StoreError> {
+        let _ = lock(&self.0).recv();
+        Err(StoreError::Failed("let go".to_owned()))
+    }
+}
+
+impl Store for Hung {
+    fn shoes(&self, _: &[i32], _: Deadline) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
+        self.hang()
+    }
+    fn rows(&self, _: &[i32], _: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
+        self.hang()
+    }
+    fn insert(&self, _: &Draft, _: &dyn Fence, _: Deadline) -> Result<ShoeImages, StoreError> {
+        self.hang()
+    }
+    fn replace(
+        &self,
+        _: i32,
+        _: &Draft,
+        _: &dyn Fence,
+        _: Deadline,
+    ) -> Result<Option<ShoeImages>, StoreError> {
+        self.hang()
+    }
+    fn delete(&self, _: i32, _: &dyn Fence, _: Deadline) -> Result<bool, StoreError> {
+        self.hang()
+    }
+    fn ping(&self, _: Deadline) -> Result<(), StoreError> {
+        self.hang()
+    }
+    fn grouping(&self) -> Grouping {
+        Grouping::All
+    }
+}
+
+/// Lanes of one thread over a store, their porter started.
+fn start(store: Arc<dyn Store>, lanes: usize, patience: Duration) -> Arc<Lanes> {
+    may::config().set_workers(1).set_worker_pin(false);
+    let share = Share {
+        lanes,
+        workers: 1,
+        speaks: false,
+    };
+    let row = Scoreboard::new().expect("shared memory").row(0);
+    let started = Arc::new(Lanes::new(store, None, row, patience, share));
+    started.start(lanes).expect("lanes");
+    let porter = started.clone();
+    sys::start_first_coroutine(move || porter.carry()).expect("a coroutine");
+    started
+}
+
+/// Does this on a coroutine of its own; where its result will be.
+fn on_coroutine<A: Send + 'static>(work: impl FnOnce() -> A + Send + 'static) -> mpsc::Receiver<A> {
+    let (answers, answered) = mpsc::channel();
+    sys::start_first_coroutine(move || answers.send(work()).expect("the test listens"))
+        .expect("a coroutine");
+    answered
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A disk once took twenty seconds for an fsync, and PUTs with a time-out of two had no answer for as long.
+#[test]
+fn a_request_is_answered_in_time_although_its_lane_is_stuck() {
+    let (let_go, hung) = mpsc::channel();
+    let store = Arc::new(Hung(Mutex::new(hung)));
+    let lanes = start(store, 1, Duration::from_millis(50));
+    let asked = [true, false].map(|write| {
+        let lanes = lanes.clone();
+        on_coroutine(move || match write {
+            true => lanes.change::<bool>(Change::Delete(7)).map(drop),
+            false => lanes
+                .ask(7, Queues::push_row)
+                .and_then(Pending::wait)
+                .map(drop),
+        })
+    });
+    let failures: Vec<_> = asked
+        .iter()
+        .map(|answered| {
+            loop {
+                lanes.expire();
+                match answered.recv_timeout(Duration::from_millis(10)) {
+                    Ok(answer) => break answer.expect_err("the store never answers"),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .collect();
+    for failure in failures {
+        assert!(
+            matches!(&failure, Failure::Store(error)
+                if matches!(**error, StoreError::TimedOut | StoreError::OutcomeUnknown(_))),
+            "{failure:?}"
+        );
+    }
+    drop(let_go);
+}
+
+/// A store that may be away, that says how many connections it has, and that holds each call up until it is let go.
+#[derive(Default)]
+struct Scripted {
+    away: AtomicBool,
+    /// What each call for shoes was asked, and each group of changes.
+    asked: Mutex<Vec<Vec<i32>>>,
+    gate: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+impl Scripted {
+    fn answer<A>(&self, asked: &[i32], answer: A) -> Result<A, StoreError> {
+        if let Some(gate) = &*lock(&self.gate) {
+            let _ = gate.recv_timeout(PATIENCE);
+        }
+        lock(&self.asked).push(asked.to_vec());
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unavailable("it is away".to_owned())),
+            false => Ok(answer),
+        }
+    }
+}
+
+impl Store for Scripted {
+    fn shoes(&self, ids: &[i32], _: Deadline) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
+        self.answer(ids, vec![Vec::new(); ids.len()])
+    }
+    fn rows(&self, ids: &[i32], _: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
+        self.answer(ids, vec![None; ids.len()])
+    }
+    fn insert(&self, _: &Draft, _: &dyn Fence, _: Deadline) -> Result<ShoeImages, StoreError> {
+        Err(StoreError::Failed("never asked for".to_owned()))
+    }
+    fn replace(
+        &self,
+        _: i32,
+        _: &Draft,
+        _: &dyn Fence,
+        _: Deadline,
+    ) -> Result<Option<ShoeImages>, StoreError> {
+        Err(StoreError::Failed("never asked for".to_owned()))
+    }
+    fn delete(&self, _: i32, _: &dyn Fence, _: Deadline) -> Result<bool, StoreError> {
+        Err(StoreError::Failed("never asked for".to_owned()))
+    }
+    fn change(
+        &self,
+        changes: &[Change],
+        _: &dyn Fence,
+        _: Deadline,
+    ) -> Vec<Result<Changed, Arc<StoreError>>> {
+        let ids: Vec<i32> = changes
+            .iter()
+            .map(|change| match change {
+                Change::Delete(id) | Change::Replace(id, _) => *id,
+                Change::Insert(_) => 0,
+            })
+            .collect();
+        let _ = self.answer(&ids, ());
+        // Odd ones are refused.
+        let outcome = |id: i32| match id % 2 {
+            0 => Ok(Changed::Deleted(true)),
+            _ => Err(Arc::new(StoreError::Refused(format!("not {id}")))),
+        };
+        ids.into_iter().map(outcome).collect()
+    }
+    fn ping(&self, _: Deadline) -> Result<(), StoreError> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unavailable("it is away".to_owned())),
+            false => Ok(()),
+        }
+    }
+    fn grouping(&self) -> Grouping {
+        Grouping::All
+    }
+    fn room(&self) -> Room {
+        Room::Connections(2)
+    }
+}
+
+fn row_of(lanes: &Arc<Lanes>, id: i32) -> mpsc::Receiver<Result<Option<Bytes>, Failure>> {
+    let lanes = lanes.clone();
+    on_coroutine(move || lanes.ask(id, Queues::push_row).and_then(Pending::wait))
+}
+
+#[test]
+fn a_store_that_is_away_is_left_alone_until_a_probe_finds_it() {
+    let store = Arc::new(Scripted::default());
+    let lanes = start(store.clone(), 4, PATIENCE);
+    let ask = |id| {
+        row_of(&lanes, id)
+            .recv_timeout(PATIENCE)
+            .expect("an answer")
+    };
+    ask(1).expect("it is there");
+    store.away.store(true, Ordering::SeqCst);
+    ask(2).expect_err("it is away");
+    // The probe that follows opens the breaker.
+    let give_up = Instant::now() + PATIENCE;
+    while lock(&lanes.queues).breaker.refusal().is_none() {
+        assert!(Instant::now() < give_up, "the breaker never opens");
+        thread::yield_now();
+    }
+    let asked = lock(&store.asked).len();
+    for id in 3..100 {
+        ask(id).expect_err("it is away");
+    }
+    assert_eq!(lock(&store.asked).len(), asked, "it was not left alone");
+    store.away.store(false, Ordering::SeqCst);
+    let give_up = Instant::now() + PATIENCE;
+    while ask(100).is_err() {
+        assert!(Instant::now() < give_up, "nobody probes");
+    }
+}
+
+#[test]
+fn what_waits_when_the_store_goes_away_is_not_left_waiting() {
+    let store = Arc::new(Scripted::default());
+    let (let_go, gate) = mpsc::channel();
+    *lock(&store.gate) = Some(gate);
+    let lanes = start(store.clone(), 1, PATIENCE * 10);
+    let first = row_of(&lanes, 1);
+    let others: Vec<_> = (2..9).map(|id| row_of(&lanes, id)).collect();
+    store.away.store(true, Ordering::SeqCst);
+    let_go.send(()).expect("the lane waits");
+    // One call may have taken more than the first; from then on the gate is open and no other call is made.
+    first
+        .recv_timeout(PATIENCE)
+        .expect("an answer")
+        .expect_err("it is away");
+    for other in others {
+        other
+            .recv_timeout(PATIENCE)
+            .expect("an answer")
+            .expect_err("it is away");
+    }
+    assert_eq!(lock(&store.asked).len(), 1);
+}
+
+#[test]
+fn changes_that_wait_are_made_together_each_with_its_outcome() {
+    let store = Arc::new(Scripted::default());
+    let (let_go, gate) = mpsc::channel();
+    *lock(&store.gate) = Some(gate);
+    let lanes = start(store.clone(), 1, PATIENCE);
+    let delete = |id| {
+        let lanes = lanes.clone();
+        on_coroutine(move || lanes.change::<bool>(Change::Delete(id)))
+    };
+    let first = delete(0);
+    // While the lane is at the first, the others gather.
+    let give_up = Instant::now() + PATIENCE;
+    while lock(&lanes.under_way)[0].is_none() {
+        assert!(Instant::now() < give_up);
+        thread::yield_now();
+    }
+    let others: Vec<_> = (1..=6).map(|id| (id, delete(id))).collect();
+    while lock(&lanes.queues).waiting_writes() < others.len() {
+        assert!(Instant::now() < give_up);
+        thread::yield_now();
+    }
+    drop(let_go);
+    assert!(
+        first
+            .recv_timeout(PATIENCE)
+            .expect("an answer")
+            .expect("made")
+    );
+    for (id, other) in others {
+        match other.recv_timeout(PATIENCE).expect("an answer") {
+            Ok(deleted) => assert!(deleted && id % 2 == 0, "{id}"),
+            Err(Failure::Store(error)) => {
+                assert!(id % 2 == 1 && error.to_string().contains(&format!("not {id}")));
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(*lock(&store.asked), [vec![0], vec![1, 2, 3, 4, 5, 6]]);
+}
+
+#[test]
+fn a_worker_uses_no_more_lanes_than_there_are_connections_for() {
+    let store = Arc::new(Scripted::default());
+    let (_let_go, gate) = mpsc::channel();
+    let lanes = start(store.clone(), 4, PATIENCE);
+    // Two connections, for the old generation and the new one.
+    row_of(&lanes, 1)
+        .recv_timeout(PATIENCE)
+        .expect("an answer")
+        .expect("it is there");
+    *lock(&store.gate) = Some(gate);
+    let _asked: Vec<_> = (2..6).map(|id| row_of(&lanes, id)).collect();
+    let busy = || lock(&lanes.under_way).iter().flatten().count();
+    let give_up = Instant::now() + PATIENCE;
+    while busy() == 0 {
+        assert!(Instant::now() < give_up);
+        thread::yield_now();
+    }
+    assert_eq!((busy(), lanes.allowed.load(Ordering::SeqCst)), (1, 1));
+}
