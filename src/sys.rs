@@ -189,18 +189,18 @@ fn or_no_stack(start: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::OutOfMemory)))
 }
 
-/// Lets `handler` hear the next SIGABRT, on the alternate stack of the thread that it comes to; the one after it has the
-/// kernel's way, which ends the process (sigaction(2): SA_ONSTACK, SA_RESETHAND).
+/// Lets `handler` hear the next signal of this kind, on the alternate stack of the thread that it comes to; the one after it has
+/// the kernel's way, which ends the process (sigaction(2): SA_ONSTACK, SA_RESETHAND).
 ///
 /// # Errors
 /// None that sigaction(2) can give for valid arguments.
-pub fn on_abort(handler: extern "C" fn(i32)) -> io::Result<()> {
+pub fn on_fatal_signal(signal: Signal, handler: extern "C" fn(i32)) -> io::Result<()> {
     let flags = SaFlags::SA_ONSTACK | SaFlags::SA_RESETHAND;
     let action = SigAction::new(SigHandler::Handler(handler), flags, SigSet::empty());
     // SAFETY: the handler is a function that lives as long as the process. It need not be async-signal-safe to be sound:
     // a lock or an allocator that the signal has interrupted in its work can make it wait for ever, in a process that is
     // about to be killed.
-    unsafe { sigaction(Signal::SIGABRT, &action) }?;
+    unsafe { sigaction(signal, &action) }?;
     Ok(())
 }
 

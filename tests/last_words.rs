@@ -180,3 +180,23 @@ fn a_worker_without_memory_tells_who_wanted_it() {
     server.wait_for_line("memory allocation of ");
     assert!(line.contains(" +0x"), "{line}");
 }
+
+/// A fault, or a signal that says so: one is enough, and it is told where. The coroutine runtime's own handlers would let the first
+/// two that are sent pass.
+#[test]
+fn a_crash_is_told_and_ends_the_worker() {
+    let backend = Backend::sqlite();
+    let server = serve(&backend, "10m");
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
+        let worker = *server.workers().first().expect("a worker");
+        signal(worker, fault);
+        server.wait_for_line(&format!("(pid {worker}) ended with {fault}"));
+        let told = server.lines_with(&format!("[{worker}] worker "));
+        assert!(
+            told.iter()
+                .any(|line| line.contains(&format!("crashed with {fault} on thread "))),
+            "{told:#?}"
+        );
+        wait_until(PATIENCE, "another worker", || server.workers().len() == 2);
+    }
+}

@@ -13,7 +13,7 @@
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
 //! - `hosts`: servers that share a database and a Redis see what each of them writes.
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
-//! - `last_words`: a worker that is aborted tells where it stood.
+//! - `last_words`: a worker that is aborted or crashes tells where it stood.
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `privileges`: as whom workers run, and what they may do to the host.

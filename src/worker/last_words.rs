@@ -1,4 +1,4 @@
-//! What a worker leaves in the log when it is aborted: the stack of the thread that the abort came to. The master aborts a
+//! What a worker leaves in the log when it is aborted or crashes: the stack of the thread that the signal came to. The master aborts a
 //! worker whose loop stands still, so a SIGABRT from outside is heard by the scheduler's thread alone: what that is stuck in
 //! is what one wants to know. abort(3) (an allocation that failed, a panic within a panic) is heard by the thread that calls it.
 //!
@@ -37,17 +37,26 @@ static SLOT: AtomicUsize = AtomicUsize::new(0);
 pub fn prepare(slot: usize) -> io::Result<()> {
     SLOT.store(slot, Ordering::Relaxed);
     make_room()?;
-    sys::on_abort(tell)?;
+    sys::on_fatal_signal(Signal::SIGABRT, tell)?;
     Ok(only_abort().thread_block()?)
 }
 
-/// Lets this thread hear a SIGABRT from outside, and names it. Called on the scheduler's.
+/// Lets this thread hear a SIGABRT from outside, and names it; has faults leave a backtrace too. Called on the scheduler's, when
+/// the coroutine runtime has installed its handlers: these make an error of a coroutine's overflow, whose locks and borrows
+/// are then never given back, and make nothing of a signal that was sent.
 pub fn listen() {
     let _ = nix::sys::prctl::set_name(c"scheduler");
-    let listens = make_room().and_then(|()| Ok(only_abort().thread_unblock()?));
-    if let Err(error) = listens {
+    if let Err(error) = try_listen() {
         log::warn!("worker: will leave no backtrace when it is aborted: {error}");
     }
+}
+
+fn try_listen() -> io::Result<()> {
+    make_room()?;
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
+        sys::on_fatal_signal(fault, tell)?;
+    }
+    Ok(only_abort().thread_unblock()?)
 }
 
 /// Gives this thread room for the handler.
@@ -62,19 +71,37 @@ fn only_abort() -> SigSet {
     SigSet::from(Signal::SIGABRT)
 }
 
-/// The handler. A second SIGABRT waits until this one is over, and ends the process as this one does.
-extern "C" fn tell(_: i32) {
+/// The handler. A second signal waits until this one is over, and ends the process as this one does.
+extern "C" fn tell(number: i32) {
+    let Ok(signal) = Signal::try_from(number) else {
+        return;
+    };
     match sys::signal_stack() {
-        Some(STACK..) => tell_stack(),
+        Some(STACK..) => tell_stack(signal),
         // Of a library's thread.
-        _ => Line::say(format_args!("aborted on a thread that can't tell where")),
+        _ => Line::say(format_args!(
+            "{} on a thread that can't tell where",
+            Fate(signal)
+        )),
     }
     // The handler is gone by now (SA_RESETHAND): the kernel ends the process, and dumps its core if it may.
-    let _ = raise(Signal::SIGABRT).and_then(|()| only_abort().thread_unblock());
+    let _ = raise(signal).and_then(|()| SigSet::from(signal).thread_unblock());
     std::process::abort();
 }
 
-fn tell_stack() {
+/// What a signal does to a worker.
+struct Fate(Signal);
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Signal::SIGABRT => f.write_str("aborted"),
+            fault => write!(f, "crashed with {fault}"),
+        }
+    }
+}
+
+fn tell_stack(signal: Signal) {
     let mut stack = [0_usize; MOST_FRAMES];
     let mut depth = 0;
     backtrace::trace(|frame| {
@@ -92,7 +119,8 @@ fn tell_stack() {
     });
     let stack = &stack[..depth];
     Line::say(format_args!(
-        "aborted on thread {}; its stack, innermost first (+ in the program):{}",
+        "{} on thread {}; its stack, innermost first (+ in the program):{}",
+        Fate(signal),
         ThreadName::own(),
         Addresses(stack)
     ));
