@@ -13,6 +13,8 @@ use super::{Deadline, StoreError};
 /// The pause after a first failed attempt; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+/// How long a probe may hang before it keeps no other from trying.
+const NEXT_PROBE: Duration = Duration::from_millis(700);
 /// r2d2 retries at half of this at the latest. Its callers never wait by it: they bring their deadline.
 const R2D2_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -30,8 +32,9 @@ struct State {
     last_error: String,
     /// No attempt before this; unset while all is well.
     next_attempt: Option<Instant>,
-    /// One attempt of an unwell gate is under way.
-    probing: bool,
+    /// Attempts of an unwell gate that are under way, and when the last of them began.
+    probes: u32,
+    last_probe: Option<Instant>,
 }
 
 impl Gate {
@@ -56,7 +59,7 @@ impl Gate {
         result
     }
 
-    /// Lets any number of attempts in while all is well, else one at a time: the probe.
+    /// Lets any number of attempts in while all is well, else one at a time, the probe; and another beside one that hangs.
     fn enter(&self) -> Result<Option<Probe<'_>>, String> {
         let mut state = self.state();
         if state.failures == 0 {
@@ -65,10 +68,15 @@ impl Gate {
         let early = state
             .next_attempt
             .is_some_and(|moment| Instant::now() < moment);
-        if early || state.probing {
+        // One that hangs would keep everybody out after the server is back, for as long as it hangs.
+        let hangs = state
+            .last_probe
+            .is_none_or(|began| began.elapsed() >= NEXT_PROBE);
+        if early || (state.probes > 0 && !hangs) {
             return Err(state.last_error.clone());
         }
-        state.probing = true;
+        state.probes += 1;
+        state.last_probe = Some(Instant::now());
         Ok(Some(Probe(self)))
     }
 
@@ -77,9 +85,9 @@ impl Gate {
         if state.failures > 0 {
             log::info!("{} is back", self.name);
         }
-        let probing = state.probing;
+        let probes = state.probes;
         *state = State {
-            probing,
+            probes,
             ..State::default()
         };
     }
@@ -87,6 +95,10 @@ impl Gate {
     fn fail(&self, why: &str, probe: bool) {
         let mut state = self.state();
         let first = state.failures == 0;
+        // Another got in meanwhile: this one tells of the past.
+        if first && probe {
+            return;
+        }
         if first {
             log::warn!("{} is not available, retrying: {why}", self.name);
         }
@@ -111,12 +123,13 @@ impl Gate {
     }
 }
 
-/// The one attempt that an unwell gate has let in. Dropped at its end, however it ends.
+/// An attempt that an unwell gate has let in. Dropped at its end, however it ends.
 struct Probe<'a>(&'a Gate);
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
-        self.0.state().probing = false;
+        let mut state = self.0.state();
+        state.probes = state.probes.saturating_sub(1);
     }
 }
 
@@ -210,6 +223,25 @@ mod tests {
         std::thread::sleep(pause);
         assert_eq!(gate.attempt(|| Ok(2)), Ok(2));
         assert_eq!(gate.trouble(), None);
+    }
+
+    /// A network once swallowed the packets of one attempt, and came back right after: the pool stayed empty until
+    /// that attempt had waited its whole time out.
+    #[test]
+    fn an_attempt_that_hangs_keeps_no_later_one_out() {
+        let gate = Gate::new("test".to_owned());
+        let _ = gate.attempt(|| Err::<(), _>("down".to_owned()));
+        gate.state().next_attempt = None;
+        let outcome = gate.attempt(|| {
+            assert!(gate.attempt(|| Ok(1)).is_err(), "two probes at once");
+            let long_ago = Instant::now().checked_sub(NEXT_PROBE);
+            gate.state().last_probe = Some(long_ago.expect("an uptime"));
+            assert_eq!(gate.attempt(|| Ok(2)), Ok(2));
+            Err::<i32, _>("timed out".to_owned())
+        });
+        assert!(outcome.is_err());
+        assert_eq!(gate.trouble(), None, "what is past counts no more");
+        assert_eq!(gate.state().probes, 0);
     }
 
     #[test]

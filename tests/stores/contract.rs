@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use canvas_cluster::store::url::DatabaseUrl;
-use canvas_cluster::store::{NoFence, PoolOptions, ShoeImages, StoreError, open};
+use canvas_cluster::store::{Change, Changed, NoFence, PoolOptions, ShoeImages, StoreError, open};
 
 use super::fixture::{Fixture, Watch, bare, draft, soon, within};
 use super::server::Server;
@@ -32,6 +32,8 @@ over_both!(
     a_passed_deadline_ends_a_call_at_once,
     rows_made_by_others_may_belong_to_no_shoe,
     a_writer_waits_for_another_one_no_longer_than_its_deadline,
+    changes_made_together_have_each_their_own_outcome,
+    changes_made_together_are_not_seen_before_their_commit,
 );
 
 fn ids(rows: &[ShoeImages]) -> Vec<i32> {
@@ -327,4 +329,89 @@ fn a_writer_waits_for_another_one_no_longer_than_its_deadline(fixture: &Fixture)
         .replace(row.id, &bare(4), &NoFence, soon())
         .unwrap()
         .expect("the row");
+}
+
+fn changes_made_together_have_each_their_own_outcome(fixture: &Fixture) {
+    let store = &fixture.store;
+    let kept = store.insert(&draft(1, "kept"), &NoFence, soon()).unwrap();
+    let gone = store.insert(&draft(2, "gone"), &NoFence, soon()).unwrap();
+    let mut wrong = bare(3);
+    wrong.media[0] = Some("x".repeat(256));
+    let fence = Watch::new(|_| ());
+    let outcomes = store.change(
+        &[
+            Change::Insert(bare(4)),
+            Change::Insert(wrong.clone()),
+            Change::Delete(gone.id),
+            Change::Replace(kept.id, bare(5)),
+            Change::Delete(gone.id),
+            Change::Replace(kept.id, wrong),
+            Change::Replace(i32::MAX, bare(6)),
+            Change::Insert(draft(4, "last")),
+        ],
+        &fence,
+        soon(),
+    );
+    assert_eq!(outcomes.len(), 8);
+    for place in [1, 5] {
+        let error = outcomes[place].as_ref().expect_err("it does not fit");
+        assert!(error.to_string().contains("img1"), "{error}");
+    }
+    let of = |place: usize| outcomes[place].as_ref().expect("it fits");
+    let (Changed::Inserted(first), Changed::Inserted(last)) = (of(0), of(7)) else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!(*of(2), Changed::Deleted(true));
+    assert!(matches!(of(3), Changed::Replaced(Some(row)) if row.shoe_id == Some(5)));
+    assert_eq!(*of(4), Changed::Deleted(false), "the one before it counts");
+    assert_eq!(*of(6), Changed::Replaced(None));
+    let found = store.shoes(&[4, 1, 2, 3, 5], soon()).unwrap();
+    assert_eq!(found[0], [first.clone(), last.clone()]);
+    assert_eq!(
+        (ids(&found[1]), ids(&found[2]), ids(&found[3])),
+        (vec![], vec![], vec![])
+    );
+    assert_eq!(ids(&found[4]), [kept.id]);
+    let mut raised: Vec<i32> = fence.raised().concat();
+    raised.sort_unstable();
+    raised.dedup();
+    assert_eq!(
+        raised,
+        [1, 2, 4, 5],
+        "whatever was touched, and nothing else"
+    );
+}
+
+/// One transaction, one commit: nothing of the group shows while the fence is up, and everything right after.
+fn changes_made_together_are_not_seen_before_their_commit(fixture: &Fixture) {
+    let store = &fixture.store;
+    let fence = Watch::new(|shoes: &[i32]| {
+        assert_eq!(shoes, [1, 2, 3]);
+        assert!(
+            store
+                .shoes(&[1, 2, 3], soon())
+                .unwrap()
+                .iter()
+                .all(Vec::is_empty)
+        );
+    });
+    let drafts = [3, 1, 2, 1].map(|shoe| Change::Insert(bare(shoe)));
+    let outcomes = store.change(&drafts, &fence, soon());
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(fence.raised().len(), 1, "one transaction");
+    let counts: Vec<usize> = store
+        .shoes(&[1, 2, 3], soon())
+        .unwrap()
+        .iter()
+        .map(Vec::len)
+        .collect();
+    assert_eq!(counts, [2, 1, 1]);
+    assert!(store.change(&[], &fence, soon()).is_empty());
+    // A deadline that passes while the fence goes up: none of them is committed.
+    let slow = Watch::new(|_: &[i32]| std::thread::sleep(Duration::from_millis(600)));
+    let outcomes = store.change(&drafts, &slow, within(500));
+    for outcome in outcomes {
+        assert!(matches!(*outcome.unwrap_err(), StoreError::TimedOut));
+    }
+    assert_eq!(store.shoes(&[1], soon()).unwrap()[0].len(), 2);
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use canvas_cluster::config::Secret;
-use canvas_cluster::store::{NoFence, PoolOptions, StoreError, open};
+use canvas_cluster::store::{Change, NoFence, PoolOptions, Room, StoreError, open};
 
 use super::fixture::{Fixture, Watch, bare, draft, once_available, parse, soon, within};
 use super::server::{PASSWORD, PASSWORD_IN_URL, Server, relay_that_dies_at};
@@ -103,6 +103,106 @@ fn a_connection_lost_during_commit_is_of_unknown_outcome_and_before_it_is_not() 
         "{at_select:?}"
     );
     assert!(direct.store.shoes(&[1], soon()).unwrap()[0].is_empty());
+}
+
+/// New rows that were sent together share their transaction's fate, and none of them is sent again.
+#[test]
+fn a_group_that_loses_its_connection_is_wholly_unknown_or_wholly_undone() {
+    let server = Server::shared();
+    let database = server.database();
+    let direct = Fixture::at(parse(&server.tcp_url(&database)));
+    for (word, unknown) in [(&b"COMMIT"[..], true), (b"INSERT", false)] {
+        let port = relay_that_dies_at(server.port, word);
+        let url = format!(
+            "postgres://shop:{PASSWORD_IN_URL}@127.0.0.1:{port}/{database}?sslmode=disable"
+        );
+        let store = open(&parse(&url), PoolOptions::default()).unwrap();
+        let changes = [1, 1, 1].map(|shoe| Change::Insert(bare(shoe)));
+        for outcome in store.change(&changes, &NoFence, soon()) {
+            let error = outcome.unwrap_err();
+            let as_expected = match *error {
+                StoreError::OutcomeUnknown(_) => unknown,
+                StoreError::Unavailable(_) => !unknown,
+                _ => false,
+            };
+            assert!(as_expected, "{error:?}");
+        }
+    }
+    assert!(direct.store.shoes(&[1], soon()).unwrap()[0].is_empty());
+}
+
+/// One row of a group that the server refuses takes nothing from the others.
+#[test]
+fn a_row_that_the_server_refuses_is_refused_alone() {
+    let server = Server::shared();
+    let database = server.database();
+    let fixture = Fixture::at(parse(&server.socket_url(&database)));
+    server
+        .admin(&database)
+        .batch_execute("ALTER TABLE shoe_images ADD CHECK (shoe_id <> 13)")
+        .unwrap();
+    let changes = [12, 13, 14].map(|shoe| Change::Insert(bare(shoe)));
+    let outcomes = fixture.store.change(&changes, &NoFence, soon());
+    let stored: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(stored, [true, false, true], "{outcomes:?}");
+    let counts: Vec<usize> = fixture
+        .store
+        .shoes(&[12, 13, 14], soon())
+        .unwrap()
+        .iter()
+        .map(Vec::len)
+        .collect();
+    assert_eq!(counts, [1, 0, 1], "each once");
+}
+
+#[test]
+fn a_server_says_how_many_connections_it_has_for_us() {
+    let server = Server::shared();
+    let database = server.database();
+    let fixture = Fixture::at(parse(&server.socket_url(&database)));
+    let store = open(&fixture.url, PoolOptions::default()).unwrap();
+    assert_eq!(store.room(), Room::Unknown);
+    store.ping(soon()).unwrap();
+    let mut admin = server.admin(&database);
+    let mut setting = |name: &str| -> u32 {
+        let row = admin.query_one("SELECT coalesce(current_setting($1, true), '0')", &[&name]);
+        row.unwrap().get::<_, String>(0).parse().unwrap()
+    };
+    let expected = setting("max_connections")
+        - setting("superuser_reserved_connections")
+        - setting("reserved_connections");
+    assert_eq!(store.room(), Room::Connections(expected));
+    admin
+        .batch_execute(&format!("ALTER DATABASE {database} CONNECTION LIMIT 5"))
+        .unwrap();
+    let store = open(&fixture.url, PoolOptions::default()).unwrap();
+    store.ping(soon()).unwrap();
+    assert_eq!(store.room(), Room::Connections(5));
+}
+
+/// The first of two servers takes connections and answers nothing: it costs its time-out once, and then no more.
+#[test]
+fn a_silent_server_is_passed_by_after_it_was_silent_once() {
+    let server = Server::shared();
+    let database = server.database();
+    let direct = Fixture::at(parse(&server.tcp_url(&database)));
+    // Its queue takes connections, and nobody ever looks at them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "postgres://shop:{PASSWORD_IN_URL}@127.0.0.1:{},127.0.0.1:{}/{database}?connect_timeout=2",
+        silent.local_addr().unwrap().port(),
+        server.port
+    );
+    let store = open(&parse(&url), PoolOptions::default()).unwrap();
+    once_available(|| store.ping(soon()));
+    silent.set_nonblocking(true).unwrap();
+    let attempts = || silent.incoming().map_while(Result::ok).count();
+    assert!(attempts() >= 1, "the first server was not tried first");
+    // Two more connections at once, and nobody asks the silent one.
+    let fence = Watch::new(|_: &[i32]| store.ping(soon()).unwrap());
+    store.insert(&bare(1), &fence, soon()).unwrap();
+    assert_eq!(attempts(), 0);
+    assert_eq!(direct.store.shoes(&[1], soon()).unwrap()[0].len(), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use canvas_cluster::seed::{Demo, create_demo};
 use canvas_cluster::store::url::DatabaseUrl;
-use canvas_cluster::store::{NoFence, PoolOptions, StoreError, open, schema};
+use canvas_cluster::store::{Change, Changed, NoFence, PoolOptions, StoreError, open, schema};
 
 use super::fixture::{Fixture, bare, draft, soon, within};
 use super::seed::{child, last_reported};
@@ -136,8 +136,28 @@ fn a_full_disk_refuses_a_write_and_keeps_what_was_there() {
             Err(error) => break error,
         }
     };
+    // Many at once are refused as one is, and take nothing with them.
+    let changes: Vec<Change> = (0..64)
+        .map(|_| Change::Insert(draft(1, &"é".repeat(200))))
+        .collect();
+    let together = store.change(&changes, &NoFence, soon());
+    for outcome in &together {
+        match outcome {
+            Ok(Changed::Inserted(row)) => stored.push(row.clone()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => assert!(
+                matches!(&**error, StoreError::Refused(why) if why.contains("disk is full")),
+                "{error:?}"
+            ),
+        }
+    }
     let read = store.shoes(&[1], soon());
     drop(store);
+    let damage: String = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(damage, "ok");
     let _ = Command::new("umount").arg("-l").arg(folder.path()).status();
     assert!(
         matches!(&error, StoreError::Refused(why) if why.contains("disk is full")),
@@ -149,6 +169,99 @@ fn a_full_disk_refuses_a_write_and_keeps_what_was_there() {
         stored,
         "what was acknowledged before the disk was full"
     );
+}
+
+/// Another process holds the write lock for longer than the deadline: every change of a group says so, none is made, and
+/// all goes on once the lock is gone.
+#[test]
+fn a_locked_file_refuses_a_group_and_takes_it_afterwards() {
+    let fixture = Fixture::sqlite();
+    fixture.store.ping(soon()).unwrap();
+    let blocker = rusqlite::Connection::open(fixture.path()).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let changes = [1, 2, 3].map(|shoe| Change::Insert(bare(shoe)));
+    for outcome in fixture.store.change(&changes, &NoFence, within(300)) {
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(&*error, StoreError::Refused(why) if why.contains("locked")),
+            "{error:?}"
+        );
+    }
+    // Readers never wait for a writer.
+    assert!(fixture.store.shoes(&[1], soon()).unwrap()[0].is_empty());
+    blocker.execute_batch("COMMIT").unwrap();
+    let outcomes = fixture.store.change(&changes, &NoFence, soon());
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+/// A file that may only be read: each change is refused in words, and reads go on.
+#[test]
+fn a_read_only_file_refuses_every_change_and_answers_reads() {
+    let fixture = Fixture::sqlite();
+    let row = fixture
+        .store
+        .insert(&draft(1, "kept"), &NoFence, soon())
+        .unwrap();
+    let path = fixture.path();
+    let keeper = rusqlite::Connection::open(&path).unwrap();
+    keeper.execute_batch("PRAGMA query_only = ON").unwrap();
+    // Root may write to any file, so the file system is what is read-only.
+    let Some(mount) = ReadOnly::over(path.parent().unwrap()) else {
+        eprintln!("can't mount here: the rest is left to a machine where root may");
+        return;
+    };
+    let store = open_file(&path);
+    let changes = [1, 2].map(|shoe| Change::Insert(bare(shoe)));
+    let outcomes = store.change(&changes, &NoFence, within(2000));
+    let read = store.shoes(&[1], within(2000));
+    drop((store, mount));
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(&*error, StoreError::Refused(_) | StoreError::Unavailable(_)),
+            "{error:?}"
+        );
+    }
+    match read {
+        Ok(found) => assert_eq!(found[0], std::slice::from_ref(&row)),
+        // Without the files beside it a WAL database can't even be read.
+        Err(error) => assert!(matches!(
+            error,
+            StoreError::Refused(_) | StoreError::Unavailable(_)
+        )),
+    }
+    let again = fixture.store.shoes(&[1], soon()).unwrap();
+    assert_eq!(again[0], [row]);
+}
+
+/// A folder over which the same folder is mounted, read-only.
+struct ReadOnly(std::path::PathBuf);
+
+impl ReadOnly {
+    fn over(folder: &Path) -> Option<Self> {
+        let mount = |options: &[&str]| {
+            let mut command = Command::new("mount");
+            command.args(options);
+            if options[0] == "--bind" {
+                command.arg(folder);
+            }
+            command
+                .arg(folder)
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        if !mount(&["--bind"]) {
+            return None;
+        }
+        let mounted = ReadOnly(folder.to_owned());
+        mount(&["-o", "remount,bind,ro"]).then_some(mounted)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 #[test]

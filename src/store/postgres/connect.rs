@@ -19,6 +19,10 @@ use crate::store::url::{ChannelBinding, Host, PostgresUrl, Server, SslMode, Targ
 /// server ends it, and with it its locks.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
+/// The longest that TCP may take to connect: long enough for one lost SYN (sent again after a second), short enough that a
+/// network that swallowed more of them holds nobody up after it is back.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+
 /// For how long a server that was silent is tried after the others.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 
@@ -82,7 +86,7 @@ impl Connector {
                 let begun = Instant::now();
                 match self.connect_to(server, *wanted) {
                     Ok(session) => return Ok(session),
-                    Err(why) if begun.elapsed() >= self.timeout => {
+                    Err(why) if begun.elapsed() >= self.timeout.min(CONNECT_TIMEOUT) => {
                         self.silent.note(*number);
                         refusals.push(format!("{server}: {why}"));
                     }
@@ -203,7 +207,7 @@ impl Connector {
             .port(server.port)
             .ssl_mode(mode)
             .application_name(&url.application_name)
-            .connect_timeout(self.timeout)
+            .connect_timeout(self.timeout.min(CONNECT_TIMEOUT))
             .keepalives(url.keepalives)
             .keepalives_idle(url.keepalives_idle)
             .keepalives_interval(url.keepalives_interval)
