@@ -104,6 +104,26 @@ fn a_wrong_key_of_the_file_is_refused_by_name() {
 }
 
 #[test]
+fn a_file_with_a_hyphen_before_it_may_be_missing_and_nothing_else() {
+    let dir = Dir::new();
+    let path = dir.path().join("canvas.toml");
+    let optional = format!("-{}", path.display());
+    let check = |file: &str| {
+        let canvas = refused(&dir).arg("check").env("CANVAS_CONFIG", file);
+        canvas.run()
+    };
+    check(&optional).expect(0);
+    check(path.to_str().unwrap()).expect(100);
+    // What is there counts.
+    dir.write("canvas.toml", "wrokers = 3\n");
+    check(&optional).expect(100).naming(&["wrokers"]);
+    std::fs::remove_file(&path).unwrap();
+    // A link that leads nowhere is there, and somebody's mistake.
+    std::os::unix::fs::symlink("nowhere", &path).unwrap();
+    check(&optional).expect(100).naming(&["canvas.toml"]);
+}
+
+#[test]
 fn everything_wrong_is_told_at_once() {
     let dir = Dir::new();
     let file = dir.write("canvas.toml", "wrokers = 3\n");

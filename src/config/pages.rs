@@ -277,7 +277,7 @@ mod tests {
             "{table}"
         );
         assert!(
-            table.contains("| `--config FILE` | `CANVAS_CONFIG` |  | no file |"),
+            table.contains("| `--config [-]FILE` | `CANVAS_CONFIG` |  | no file |"),
             "{table}"
         );
     }

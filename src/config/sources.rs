@@ -85,8 +85,9 @@ impl Sources {
         given.extend(self.env.credentials());
         let mut open_file = None;
         if let Some(named) = strongest_file(&given) {
-            let path = PathBuf::from(&named.value);
+            let (path, may_be_missing) = file_of(&named.value);
             match files::read(&path) {
+                _ if may_be_missing && files::is_missing(&path) => {}
                 Ok(file) => {
                     given.extend(toml_file::given(&path, &file.text, problems));
                     open_file = file.open_to_others.then_some(path);
@@ -95,6 +96,14 @@ impl Sources {
             }
         }
         (given, open_file)
+    }
+}
+
+/// The file that is named, and whether it may be missing: then a `-` stands before it, as in systemd's `EnvironmentFile=`.
+fn file_of(named: &OsStr) -> (PathBuf, bool) {
+    match named.as_bytes().strip_prefix(b"-") {
+        Some(path) => (OsStr::from_bytes(path).into(), true),
+        None => (named.into(), false),
     }
 }
 

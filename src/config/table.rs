@@ -19,13 +19,13 @@ const MIB: usize = 1024 * KIB;
 pub(super) static SETTINGS: &[Setting] = &[
     Setting {
         key: "config",
-        value_name: "FILE",
+        value_name: "[-]FILE",
         default: Preset::None {
             means: "no file",
-            example: "/etc/canvas-cluster/config.toml",
+            example: "/etc/canvas-cluster/canvas-cluster.toml",
         },
         group: Group::Process,
-        help: "Read settings from this TOML file, and again on SIGHUP",
+        help: "Read settings from this TOML file, and again on SIGHUP; with - before its path it may be missing",
         kind: Kind::Path {
             field: |v| &mut v.config,
         },
