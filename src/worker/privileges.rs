@@ -82,17 +82,28 @@ pub fn drop(config: &Config) -> Result<(), String> {
         become_user(account)
             .map_err(|error| format!("can't become user {}: {error}", account.name))?;
     }
-    let empty = |set| caps::clear(None, set);
-    let have = caps::read(None, CapSet::Permitted);
-    have.and_then(|have| {
-        let kept: CapsHashSet = have.intersection(&kept).copied().collect();
-        empty(CapSet::Ambient)?;
-        empty(CapSet::Inheritable)?;
-        caps::set(None, CapSet::Effective, &kept)?;
-        caps::set(None, CapSet::Permitted, &kept)
-    })
-    .map_err(|error| format!("can't give up capabilities: {error}"))?;
+    give_up_capabilities(&kept).map_err(|error| format!("can't give up capabilities: {error}"))?;
     prctl::set_no_new_privs().map_err(|error| format!("can't forgo new privileges: {error}"))
+}
+
+/// Empties all sets but what is kept of the effective and the permitted one. A set that is so already is left alone: under a
+/// filter of system calls that knows no capset(2), as systemd's for a service without capabilities, there is nothing to do.
+fn give_up_capabilities(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
+    let have = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = have.intersection(kept).copied().collect();
+    let none = CapsHashSet::new();
+    // Ambient ones are a part of the inheritable, and these and the effective ones of the permitted (capabilities(7)).
+    for (set, wanted) in [
+        (CapSet::Ambient, &none),
+        (CapSet::Inheritable, &none),
+        (CapSet::Effective, &kept),
+        (CapSet::Permitted, &kept),
+    ] {
+        if caps::read(None, set)? != *wanted {
+            caps::set(None, set, wanted)?;
+        }
+    }
+    Ok(())
 }
 
 /// Groups first: who is no longer root may not change them.
