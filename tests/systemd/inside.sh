@@ -1,12 +1,16 @@
 #!/bin/bash
-# Runs inside the container that tests/systemd/run boots, as a unit of its systemd: drives the service through its unit as a
-# person would, and writes to /results what it found. `passed` is written last, and only if nothing failed.
+# Runs inside the container that tests/systemd/run boots, as a unit of its systemd: installs the package, and drives the service
+# through its unit as a person would. Writes to /results what it found; `passed` is written last, and only if nothing failed.
 set -u
 exec >/results/log 2>&1
 date >/results/booted
 
-readonly URL=http://127.0.0.1:1121
-readonly TARGET="$URL/api/images/?shoe_id=7"
+readonly ADDRESS=127.0.0.1 PORT=1121
+readonly TARGET="/api/images/?shoe_id=7"
+readonly URL="http://$ADDRESS:$PORT"
+readonly CONFIGURATION=/etc/canvas-cluster/canvas-cluster.toml
+readonly PROGRAM=/usr/bin/canvas-cluster
+readonly WORKERS=2
 readonly DEADLINE=60
 
 fail() {
@@ -17,7 +21,16 @@ fail() {
     systemctl poweroff
     exit 1
 }
-step() { printf '\n== %s\n' "$*"; }
+step() {
+    printf '\n== %s\n' "$*"
+    step_began=$(date +%s.%6N)
+}
+# Whether the journal has a line like this since the step began.
+told() {
+    journalctl --sync
+    journalctl --quiet -u canvas-cluster --since="@$step_began" --output=cat | grep -q -- "$1"
+}
+told_or_fail() { told "$1" || fail "the journal does not tell: $1"; }
 wait_until() {
     local what=$1 end=$((SECONDS + DEADLINE))
     shift
@@ -27,34 +40,45 @@ wait_until() {
     done
 }
 property() { systemctl show canvas-cluster --property="$1" --value; }
+property_is() { [[ $(property "$1") == "$2" ]]; }
 master() { property MainPID; }
+same_run() { [[ $(master) == "$1" ]] && property_is NRestarts 0; }
 workers() { pgrep --parent "$(master)" | sort | tr '\n' ' '; }
-answers() { curl -sS --fail --max-time 20 -o /dev/null "$TARGET"; }
+answers() { curl -sS --fail --max-time 20 -o /dev/null "$URL$TARGET"; }
 ctl() { canvas-cluster ctl "$@"; }
 generation() { ctl status --json | sed 's/.*"generation":\([0-9]*\),"uptime.*/\1/'; }
 all_ready() { ctl status | head -n 1 | grep -q "$1 of $1 workers ready"; }
+# A reload's old workers may still be finishing when the new ones serve.
+only_new_workers() { [[ $(workers | wc -w) == "$WORKERS" ]]; }
+configure() { printf 'workers = %s\n%s\n' "$WORKERS" "${1:-}" >$CONFIGURATION; }
+runs_what_is_installed() { [[ $(stat -Lc %d:%i "/proc/$(master)/exe") == "$(stat -Lc %d:%i $PROGRAM)" ]]; }
+version() { dpkg-query --show --showformat='${Version}' canvas-cluster; }
 
-# Clients that open a connection for each request. What goes wrong is one line in /results/failures.
+# Clients that keep connections and clients that open one for each request, from here to stop_load.
 start_load() {
-    rm -f /results/over /results/failures /results/answered.*
-    local client
-    for client in 1 2 3; do
-        while [[ ! -e /results/over ]]; do
-            if answers; then echo >>"/results/answered.$client"; else echo "curl ended with $?" >>/results/failures; fi
-        done 2>>/results/curl &
-    done
+    rm -f /results/over /results/tally
+    echo 0 >/results/answered
+    load $ADDRESS $PORT "$TARGET" /results &
+    load_pid=$!
     wait_for_load
 }
-answered() { cat /results/answered.* 2>/dev/null | wc -l; }
-load_goes_on() { (($(answered) >= $1)); }
-wait_for_load() { wait_until "more answers" load_goes_on "$(($(answered) + 20))"; }
+load_goes_on() { (($(cat /results/answered) >= $1)); }
+wait_for_load() { wait_until "more answers" load_goes_on "$(($(cat /results/answered) + 100))"; }
+# Ends them; at most so many requests may have failed.
 stop_load() {
+    local most=${1:-0} sent failed retried
     wait_for_load
     touch /results/over
-    wait
-    [[ ! -e /results/failures ]] || fail "$1: $(sort /results/failures | uniq -c | tr '\n' ';') $(tail -n 3 /results/curl)"
-    echo "$(answered) answers, none missing"
+    wait "$load_pid" || fail "the clients ended with $?"
+    read -r sent failed retried </results/tally
+    printf '   requests: %s sent, %s failed' "$sent" "$failed"
+    if ((most > 0)); then printf ' (%s may)' "$most"; fi
+    if ((retried > 0)); then printf ', %s idle connections closed' "$retried"; fi
+    printf '\n'
+    ((failed <= most)) || fail "requests were lost: $(cut -d' ' -f2- /results/failures | sort | uniq -c | tr '\n' ';')"
 }
+# Each of the six clients has one request in flight, which may have been accepted by the process that is killed.
+readonly IN_FLIGHT=6
 
 step "what this machine lets a service have"
 systemd-run --quiet --wait -p DynamicUser=yes -p StateDirectory=probe -p ProtectSystem=strict -p PrivateDevices=yes \
@@ -65,100 +89,201 @@ systemd-run --quiet --wait -p DynamicUser=yes -p StateDirectory=probe -p Protect
     exit 1
 }
 
+step "the package is installed"
+dpkg --install /packages/first.deb || fail "the package can't be installed"
+[[ $(systemctl is-enabled canvas-cluster) == disabled ]] || fail "the service is enabled before anybody has configured it"
+property_is ActiveState inactive || fail "the service is started before anybody has configured it"
+getent passwd canvas-cluster | grep -q ':/usr/sbin/nologin$' || fail "there is no user, or one that can log in"
+[[ $(stat -c '%U %G %a' $CONFIGURATION) == "root canvas-cluster 640" ]] || fail "the configuration is $(stat -c '%U %G %a' $CONFIGURATION)"
+CANVAS_CONFIG=$CONFIGURATION canvas-cluster check || fail "the configuration that comes with it is wrong"
+# The watchdog's time is one that the test can wait for.
+mkdir /etc/systemd/system/canvas-cluster.service.d
+printf '[Service]\nWatchdogSec=15\n' >/etc/systemd/system/canvas-cluster.service.d/test.conf
+systemctl daemon-reload
+
 step "start"
-systemctl start canvas-cluster || fail "the service does not start"
+configure
+systemctl enable --now canvas-cluster || fail "the service does not start"
 answers || fail "no answer after the start"
 [[ $(property StatusText) == "2/2 workers ready, "*" req/s, generation 1" ]] || fail "the status is '$(property StatusText)'"
-[[ $(property NFileDescriptorStore) == 2 ]] || fail "systemd keeps $(property NFileDescriptorStore) sockets"
+property_is NFileDescriptorStore 2 || fail "systemd keeps $(property NFileDescriptorStore) sockets"
 ctl status || fail "root can't ask for the status"
-[[ $(stat -Lc %a /run/canvas-cluster) == 700 ]] || fail "the control socket's folder is open to others"
+[[ $(stat -c '%U %a' /run/canvas-cluster) == "canvas-cluster 700" ]] || fail "the control socket's folder is open to others"
+[[ $(stat -c '%U %a' /var/lib/canvas-cluster) == "canvas-cluster 700" ]] || fail "the state is not the service's own"
+for process in $(master) $(workers); do
+    [[ $(stat -c %U "/proc/$process") == canvas-cluster ]] || fail "process $process runs as $(stat -c %U "/proc/$process")"
+    grep -Eq '^Cap(Inh|Prm|Eff|Bnd|Amb):[[:space:]]*0*[^0[:space:]]' "/proc/$process/status" && fail "process $process has capabilities"
+done
 
 step "reload under load"
 before=$(workers)
 start_load
 systemctl reload canvas-cluster || fail "a reload fails"
-stop_load "a reload loses requests"
+stop_load
 [[ $(generation) == 2 ]] || fail "the generation is $(generation)"
 [[ $(workers) != "$before" ]] || fail "the reload has replaced no worker"
+told_or_fail "replacing workers one by one"
 
 step "a wrong configuration"
+wait_until "the old workers to leave" only_new_workers
 before=$(workers)
-echo 'wrokers = 3' >/etc/canvas-cluster.toml
+start_load
+configure 'wrokers = 3'
 systemctl reload canvas-cluster && fail "systemctl reload takes a wrong configuration for a good one"
+told_or_fail "wrokers in $CONFIGURATION: no such setting"
 [[ $(workers) == "$before" ]] || fail "a refused reload has cost a worker"
-: >/etc/canvas-cluster.toml
+configure
 systemctl reload canvas-cluster || fail "a mended configuration is refused"
+stop_load
 
 step "a first worker that fails"
-wait_until "the old workers to leave" bash -c "canvas-cluster ctl status | grep -q serving"
+wait_until "the old workers to leave" only_new_workers
 before=$(workers)
-echo 'access_log = "/nowhere/access.log"' >/etc/canvas-cluster.toml
+start_load
+configure 'access_log = "/nowhere/access.log"'
 systemctl reload canvas-cluster && fail "systemctl reload succeeds with workers that don't start"
+told_or_fail "/nowhere/access.log"
 [[ $(workers) == "$before" ]] || fail "a reload that was taken back has cost a worker"
 [[ $(property StatusText) == *"last reload failed"* ]] || fail "the status is '$(property StatusText)'"
-: >/etc/canvas-cluster.toml
+configure
 systemctl reload canvas-cluster || fail "a mended configuration is refused"
+stop_load
 
-step "a worker is killed"
-wait_until "the old workers to leave" bash -c "canvas-cluster ctl status | grep -q serving"
+step "a worker is killed under load"
+wait_until "the old workers to leave" only_new_workers
 main=$(master)
 victim=$(pgrep --parent "$main" | head -n 1)
+start_load
 kill -KILL "$victim"
-replaced() { [[ " $(workers)" != *" $victim "* ]] && all_ready 2; }
+replaced() { [[ " $(workers)" != *" $victim "* ]] && all_ready $WORKERS; }
 wait_until "the worker to be replaced" replaced
-[[ $(master) == "$main" && $(property NRestarts) == 0 ]] || fail "a dead worker has cost the service"
+stop_load $IN_FLIGHT
+same_run "$main" || fail "a dead worker has cost the service"
+told_or_fail "$victim"
 
 step "restart under load"
 main=$(master)
 start_load
 systemctl restart canvas-cluster || fail "a restart fails"
-stop_load "a restart refuses clients"
+stop_load
 [[ $(master) != "$main" ]] || fail "the master is the same"
-[[ $(property NFileDescriptorStore) == 2 ]] || fail "systemd keeps $(property NFileDescriptorStore) sockets"
+property_is NFileDescriptorStore 2 || fail "systemd keeps $(property NFileDescriptorStore) sockets"
+told_or_fail "Stopped"
 
-step "the master is killed"
+step "the package is upgraded under load"
 main=$(master)
+before=$(workers)
+was=$(generation)
+start_load
+dpkg --install /packages/newer.deb 2>/results/complaints || fail "the upgrade fails: $(cat /results/complaints)"
+stop_load
+[[ ! -s /results/complaints ]] || fail "the upgrade complains: $(cat /results/complaints)"
+[[ $(version) == *+newer ]] || fail "version $(version) is installed"
+same_run "$main" || fail "the upgrade has restarted the service"
+runs_what_is_installed || fail "the old program serves on"
+[[ $(generation) -gt $was ]] || fail "the generation is still $was"
+[[ $(workers) != "$before" ]] || fail "the upgrade has replaced no worker"
+property_is ActiveState active || fail "the unit is $(property ActiveState)"
+grep -q "^workers = $WORKERS" $CONFIGURATION || fail "the upgrade has replaced the configuration"
+told_or_fail "upgrading: checking $PROGRAM"
+
+step "an upgrade to a program that does not run"
+wait_until "the old workers to leave" only_new_workers
+before=$(workers)
+start_load
+dpkg --install /packages/broken.deb 2>/results/complaints || fail "the installation itself fails: $(cat /results/complaints)"
+grep -q "the running server refuses the new version" /results/complaints || fail "nobody is told: $(cat /results/complaints)"
+[[ $(master) == "$main" && $(workers) == "$before" ]] || fail "a refused upgrade has cost a process"
+property_is ActiveState active || fail "the unit is $(property ActiveState)"
+told_or_fail "upgrade to $PROGRAM refused"
+dpkg --install /packages/newest.deb 2>/results/complaints || fail "the upgrade after it fails: $(cat /results/complaints)"
+stop_load
+[[ ! -s /results/complaints ]] || fail "the upgrade after it complains: $(cat /results/complaints)"
+same_run "$main" || fail "the upgrade after it has restarted the service"
+runs_what_is_installed || fail "the upgrade after it did not happen"
+
+step "the master is killed under load"
+main=$(master)
+start_load
 kill -KILL "$main"
-# Nobody is refused: who comes before the next master waits for it.
-answers || fail "a client is refused while the service starts again"
-[[ $(master) != "$main" && $(property NRestarts) == 1 ]] || fail "the service was restarted $(property NRestarts) times"
+another() { property_is NRestarts 1 && property_is ActiveState active; }
+wait_until "another master" another
+# Who comes before the next master waits for it; the workers go with the old one.
+stop_load $((IN_FLIGHT * WORKERS))
+[[ $(master) != "$main" ]] || fail "the master is the same"
 
-step "the master stands still"
+step "the master stands still under load"
 main=$(master)
+start_load
 kill -STOP "$main"
-restarted() { [[ $(property NRestarts) == 2 && $(property ActiveState) == active ]]; }
+restarted() { property_is NRestarts 2 && property_is ActiveState active; }
 wait_until "the watchdog to act" restarted
-journalctl -u canvas-cluster --no-pager | grep -q "Watchdog timeout" || fail "it was not the watchdog"
-answers || fail "no answer after the watchdog's restart"
+stop_load $((IN_FLIGHT * WORKERS))
+told_or_fail "Watchdog timeout"
 
 step "scale and stop by ctl"
 ctl scale 3 --wait || fail "can't scale"
-[[ $(property NFileDescriptorStore) == 3 ]] || fail "systemd keeps $(property NFileDescriptorStore) sockets"
+property_is NFileDescriptorStore 3 || fail "systemd keeps $(property NFileDescriptorStore) sockets"
 ctl stop --wait || fail "can't stop"
-gone() { [[ $(property ActiveState) == inactive ]]; }
-wait_until "the service to be inactive" gone
-[[ $(property Result) == success ]] || fail "the result is $(property Result)"
+wait_until "the service to be inactive" property_is ActiveState inactive
+property_is Result success || fail "the result is $(property Result)"
 
 step "stop"
 systemctl start canvas-cluster || fail "it does not start again"
 systemctl stop canvas-cluster || fail "it does not stop"
-[[ $(property Result) == success ]] || fail "the result is $(property Result)"
+property_is Result success || fail "the result is $(property Result)"
 pgrep -x canvas-cluster && fail "processes are left"
 curl -sS --max-time 5 "$URL/healthz" && fail "somebody listens on"
 [[ ! -e /run/canvas-cluster ]] || fail "the runtime directory is left"
+told_or_fail "stopped after"
 
-step "socket activation"
+step "a port below 1024"
+configure 'listen = "127.0.0.1:80"'
+systemctl start canvas-cluster && fail "a service without capabilities listens on port 80"
+systemctl stop canvas-cluster
+# The lines that the unit has in comments.
+sed -n '/^#CapabilityBoundingSet=/s/^#//p; /^#AmbientCapabilities=/s/^#//p; /^#SystemCallFilter=/s/^#//p; /^\[Service\]/p' \
+    /usr/lib/systemd/system/canvas-cluster.service >/etc/systemd/system/canvas-cluster.service.d/port.conf
+[[ $(wc -l </etc/systemd/system/canvas-cluster.service.d/port.conf) == 4 ]] || fail "the unit has not the three lines"
+systemctl daemon-reload
+systemctl start canvas-cluster || fail "it can't listen on port 80"
+curl -sS --fail --max-time 20 -o /dev/null http://127.0.0.1/healthz || fail "no answer on port 80"
+for worker in $(workers); do
+    grep -Eq '^Cap(Inh|Prm|Eff|Amb):[[:space:]]*0*[^0[:space:]]' "/proc/$worker/status" && fail "worker $worker has capabilities"
+done
+systemctl stop canvas-cluster
+rm /etc/systemd/system/canvas-cluster.service.d/port.conf
+systemctl daemon-reload
+configure
+
+step "socket activation, and a restart under load"
 systemctl start canvas-cluster.socket || fail "the socket unit does not start"
 answers || fail "the first connection does not start the service"
-systemctl is-active canvas-cluster || fail "the service is not active"
+# The first worker may answer before the last one is ready.
+wait_until "the service to be active" property_is ActiveState active
 start_load
 systemctl restart canvas-cluster || fail "a restart with the socket unit fails"
-stop_load "a restart with the socket unit refuses clients"
+stop_load
 systemctl stop canvas-cluster.socket canvas-cluster || fail "they do not stop"
+
+step "without its configuration file"
+mv $CONFIGURATION /root/
+systemctl start canvas-cluster || fail "it does not start with the defaults"
+mv /root/canvas-cluster.toml $CONFIGURATION
 
 step "what it may do"
 systemd-analyze security --no-pager canvas-cluster | tail -n 1
-systemd-analyze security --threshold=18 canvas-cluster >/dev/null || fail "the exposure is above 1.8"
+systemd-analyze security --threshold=15 canvas-cluster >/dev/null || fail "the exposure is above 1.5"
+
+step "the package is removed, and purged"
+dpkg --remove canvas-cluster || fail "the package can't be removed"
+pgrep -x canvas-cluster && fail "processes are left"
+[[ ! -e $PROGRAM && ! -e /etc/systemd/system/multi-user.target.wants/canvas-cluster.service ]] || fail "it is still there, or enabled"
+[[ -e $CONFIGURATION && -e /var/lib/canvas-cluster ]] || fail "removal has taken configuration or state"
+dpkg --purge canvas-cluster || fail "the package can't be purged"
+[[ ! -e /etc/canvas-cluster && ! -e /var/lib/canvas-cluster && ! -e /var/log/canvas-cluster ]] || fail "purging leaves something"
+[[ ! -e /etc/security/limits.d/60-canvas-cluster.conf ]] || fail "purging leaves limits"
+systemctl cat canvas-cluster 2>/dev/null | grep -q ExecStart && fail "systemd still knows the unit"
 
 step "done"
 echo passed >/results/passed
