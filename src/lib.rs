@@ -11,7 +11,8 @@
 //! - [`store`]: where shoes live for good: SQLite or PostgreSQL.
 //! - [`seed`]: generated shoes, in bulk.
 //! - [`tune`]: what the process may have of the host.
-//! - [`scoreboard`], [`sys`], [`logging`]: the ground floor, which imports nothing above.
+//! - [`scoreboard`], [`sys`], [`logging`], [`sabotage`] (faults for tests; empty in every other build): the ground floor, which
+//!   imports nothing above.
 //!
 //! The two flows: a request is accepted by `worker::accept`, read and answered by `http::connection`, routed by
 //! `app::routes`, and looked up by `worker::lanes` in `cache` and `store`. A signal reaches the master's one wait,
@@ -24,6 +25,7 @@ pub mod ctl;
 pub mod http;
 pub mod logging;
 pub mod master;
+pub mod sabotage;
 pub mod scoreboard;
 pub mod seed;
 pub mod store;

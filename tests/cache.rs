@@ -1,7 +1,12 @@
 //! Redis is a cache and nothing but one: filled on a miss, never believed blindly, useful again after an outage, and
 //! good for answers while the database is down.
 
+use nix::sys::signal::Signal;
+
+use crate::support::backend::Kind;
+use crate::support::http::Request;
 use crate::support::postgres::Postgres;
+use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
 use crate::support::shoes::{create, draft, list_target, put, row};
 use crate::support::{Backend, PATIENCE, Server, wait_until};
@@ -189,4 +194,103 @@ fn an_evicted_key_makes_no_old_answer_valid() {
             );
         }
     }
+}
+
+/// A tombstone is a key like any other to a Redis that is full. A fill that began before a write once covered the place
+/// where one had been, and was believed for as long as Redis keeps answers.
+#[test]
+fn an_evicted_tombstone_lets_no_older_fill_through() {
+    let redis = Redis::private();
+    let (backend, url) = backend_with_a_row(Postgres::shared(), &redis);
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--hang-timeout", "5m", "--lanes", "1"])
+        .start();
+    wait_until_cached(&server, 8, &url, "[]");
+    let mut clients = server.one_client_per_worker();
+    let (_, mut writer) = clients.pop().expect("a client");
+    let (dawdler, mut reader) = clients.pop().expect("another one");
+    // Its lane has prepared the query.
+    reader.get(&list_target(9)).expect("an answer").expect(200);
+    // A reader that has asked Redis, and waits for the database.
+    let Kind::Postgres(database) = &backend.kind else {
+        panic!("it is on PostgreSQL");
+    };
+    let mut locker = database.connect();
+    locker
+        .batch_execute("BEGIN; LOCK TABLE shoe_images IN ACCESS EXCLUSIVE MODE")
+        .expect("a lock");
+    reader
+        .send_raw(&Request::new("GET", &list_target(7)).bytes())
+        .expect("a request");
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    wait_until(PATIENCE, "the reader to wait for the database", || {
+        backend.count(waiting) == 1
+    });
+    assert!(redis::holds(&url, "~"), "the reader has no lease");
+    // It gets its answer, and does nothing with it before the write is over and its marks are gone.
+    stand_still(dawdler);
+    locker
+        .batch_execute("ROLLBACK")
+        .expect("the lock given back");
+    let active = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = current_database() AND state = 'active'";
+    wait_until(PATIENCE, "the reader's query to end", || {
+        backend.count(active) == 1
+    });
+    let change = put(1, draft(7, &[("img1", "b")]));
+    writer.call(&change).expect("an answer").expect(200);
+    let mut connection = redis::connect(&url).expect("the test's Redis");
+    for key in redis::keys(&url) {
+        if !key.ends_with("epoch") {
+            ::redis::cmd("DEL")
+                .arg(&key)
+                .exec(&mut connection)
+                .expect("DEL");
+        }
+    }
+    signal(dawdler, Signal::SIGCONT);
+    // The fill comes before the answer.
+    let answer = reader.receive(true).expect("an answer").expect(200);
+    assert_eq!(
+        answer.json()[0]["img1"],
+        "a",
+        "the test is about an older answer"
+    );
+    let fresh = backend.serve(1);
+    let rows = fresh.get(&list_target(7)).expect(200).json();
+    assert_eq!(rows[0]["img1"], "b");
+    assert!(!redis::holds(&url, OLD), "the older fill is in Redis");
+}
+
+/// A Redis that saves to its disk now and then (its default) and is killed comes back with what it held at the last time:
+/// an answer that a write has ended since, and no tombstone. So does a replica that was behind when it took over.
+#[test]
+fn what_a_restored_redis_held_before_is_not_believed() {
+    let redis = Redis::private();
+    let (backend, url) = backend_with_a_row(Postgres::shared(), &redis);
+    let mut server = backend.canvas().workers(2).start();
+    server.allow("redis");
+    wait_until_cached(&server, 7, &url, OLD);
+    redis.save();
+    server.call(&put(1, draft(7, &[("img1", "b")]))).expect(200);
+    redis.kill();
+    redis.start();
+    assert!(
+        redis::holds(&url, OLD),
+        "the test is about an answer that comes back"
+    );
+    let mut fresh = backend.canvas().workers(1).start();
+    fresh.allow("redis");
+    for server in [&server, &fresh] {
+        for (worker, mut client) in server.one_client_per_worker() {
+            for _ in 0..3 {
+                let answer = client.get(&list_target(7)).expect("an answer").expect(200);
+                assert_eq!(answer.json()[0]["img1"], "b", "worker {worker}");
+            }
+        }
+    }
+    wait_until_cached(&server, 7, &url, NEW);
 }

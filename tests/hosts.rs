@@ -1,7 +1,11 @@
 //! Several servers over one database and one Redis, as on several hosts: what one writes the others see.
 
+use nix::sys::signal::Signal;
+
+use crate::support::backend::Kind;
 use crate::support::postgres::Postgres;
-use crate::support::redis::Redis;
+use crate::support::process::{signal, stand_still};
+use crate::support::redis::{self, Redis};
 use crate::support::shoes::{create, draft, list_target, put, row};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
@@ -99,6 +103,81 @@ fn no_write_stays_unseen_when_redis_comes_and_goes() {
         write();
         redis.thaw();
         write();
+    }
+}
+
+/// The host whose write did not reach Redis tells the others as soon as Redis is back, although nobody asks it anything.
+#[test]
+fn a_write_that_redis_missed_is_told_without_being_asked_for() {
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    backend.execute("INSERT INTO shoe_images (shoe_id, img1) VALUES (7, '0')");
+    let start = |workers| {
+        let mut server = backend.canvas().workers(workers).args(FOR_EVER).start();
+        server.allow("redis");
+        server
+    };
+    let (here, there) = (start(2), start(1));
+    let url = backend.redis_url.clone().expect("a backend with Redis");
+    // What is asked for first begins an epoch, and is not filled.
+    for shoe in [8, 7] {
+        there.get(&list_target(shoe)).expect(200);
+    }
+    assert!(redis::holds(&url, r#""img1":"0""#));
+    redis.refuse_writes();
+    here.call(&put(1, draft(7, &[("img1", "1")]))).expect(200);
+    redis.accept_writes();
+    wait_until(PATIENCE, "the other host to show the write", || {
+        shows(&there, "1")
+    });
+}
+
+/// Who commits and dies before telling anybody is not answered; but who sees the write on one host sees it on the other.
+#[test]
+fn what_a_killed_worker_wrote_is_told_to_other_hosts() {
+    let _machine = alone();
+    let backend = Backend::postgres_redis();
+    let here = backend.canvas().workers(2).args(FOR_EVER).start();
+    let there = backend.canvas().workers(1).args(FOR_EVER).start();
+    let id = create(&here, 7, &[("img1", "0")]);
+    let Kind::Postgres(database) = &backend.kind else {
+        panic!("it is on PostgreSQL");
+    };
+    // COMMIT takes until the test lets it go: a trigger that is deferred to it waits for a lock.
+    database
+        .connect()
+        .batch_execute(
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER dawdle AFTER UPDATE ON shoe_images DEFERRABLE INITIALLY DEFERRED \
+             FOR EACH ROW EXECUTE FUNCTION dawdle()",
+        )
+        .expect("a trigger");
+    let mut gate = database.connect();
+    gate.batch_execute("SELECT pg_advisory_lock(7)")
+        .expect("a lock");
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert!(shows(&there, "0"));
+    let (victim, mut writer) = here.one_client_per_worker().pop().expect("a client");
+    writer
+        .send_raw(&put(id, draft(7, &[("img1", "1")])).bytes())
+        .expect("a request");
+    wait_until(PATIENCE, "the COMMIT to wait", || {
+        backend.count(waiting) == 1
+    });
+    stand_still(victim);
+    gate.batch_execute("SELECT pg_advisory_unlock(7)")
+        .expect("the lock");
+    let stored = "SELECT count(*) FROM shoe_images WHERE img1 = '1'";
+    wait_until(PATIENCE, "the write to be committed", || {
+        backend.count(stored) == 1
+    });
+    assert!(shows(&there, "0"), "nobody has told the other host");
+    signal(victim, Signal::SIGKILL);
+    for server in [&here, &there] {
+        wait_until(PATIENCE, "the write to be seen", || shows(server, "1"));
     }
 }
 

@@ -11,9 +11,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("logging", &["config"]),
     ("scoreboard", &["sys"]),
+    ("sabotage", &[]),
     ("tune", &["config", "sys"]),
     ("store", &["config", "sys"]),
-    ("cache", &["config", "sys", "scoreboard", "store"]),
+    (
+        "cache",
+        &["config", "sys", "scoreboard", "store", "sabotage"],
+    ),
     ("http", &["config", "sys", "scoreboard"]),
     (
         "app",
@@ -32,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cache",
             "store",
             "seed",
+            "sabotage",
         ],
     ),
     ("ctl", &["config"]),

@@ -3,10 +3,11 @@
 //! the worker's own cache is passed by, and what it held is not believed afterwards.
 
 use std::sync::Arc;
+use std::thread::Thread;
 use std::time::Duration;
 use std::{io, thread};
 
-use redis::{Client, PubSub, RedisError, RedisResult};
+use redis::{Client, RedisError};
 
 use super::l1::Trust;
 use crate::scoreboard::Scoreboard;
@@ -60,7 +61,8 @@ fn heed(text: &str, scoreboard: &Scoreboard) {
     }
 }
 
-/// Starts the thread that hears, for ever. Until it does, `trust` is not given.
+/// Starts the thread that hears, for ever. Until it does, `trust` is not given. Several times a second, whatever comes, it
+/// wakes the clerk if there is a debt: another process of this host may have made it.
 ///
 /// # Errors
 /// The kernel has no thread left for us.
@@ -69,18 +71,20 @@ pub(super) fn listen(
     channel: &str,
     scoreboard: Scoreboard,
     trust: Arc<Trust>,
+    clerk: Thread,
 ) -> io::Result<()> {
     let channel = channel.to_owned();
     thread::Builder::new()
         .name("invalidations".to_owned())
         .spawn(move || {
             loop {
-                let Err(error) = hear(&client, &channel, &scoreboard, &trust);
+                let Err(error) = hear(&client, &channel, &scoreboard, &trust, &clerk);
                 trust.suspend();
+                call_for(&clerk, &scoreboard);
                 // The breaker of the lanes' connections says that Redis is away; one voice is enough.
                 log::debug!(
                     "redis: writes of other hosts are not heard, so this worker's own cache is passed by: {}",
-                    super::redis::describe(&error)
+                    super::link::describe(&error)
                 );
                 thread::sleep(PAUSE);
             }
@@ -94,6 +98,7 @@ fn hear(
     channel: &str,
     scoreboard: &Scoreboard,
     trust: &Trust,
+    clerk: &Thread,
 ) -> Result<std::convert::Infallible, RedisError> {
     let mut connection = client.get_connection_with_timeout(SILENCE)?;
     connection.set_read_timeout(Some(SILENCE))?;
@@ -102,20 +107,20 @@ fn hear(
     subscription.subscribe(channel)?;
     trust.begin();
     loop {
-        let message = next(&mut subscription)?;
-        heed(&message, scoreboard);
-    }
-}
-
-fn next(subscription: &mut PubSub<'_>) -> RedisResult<String> {
-    loop {
+        call_for(clerk, scoreboard);
         match subscription.get_message() {
-            Ok(message) => return message.get_payload(),
+            Ok(message) => heed(&message.get_payload::<String>()?, scoreboard),
             Err(error) if error.is_timeout() => {
                 subscription.ping::<redis::Value>()?;
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+fn call_for(clerk: &Thread, scoreboard: &Scoreboard) {
+    if scoreboard.redis_debt().is_some() {
+        clerk.unpark();
     }
 }
 

@@ -102,8 +102,9 @@ impl<V: Clone> L1<V> {
         }
     }
 
-    /// Keeps an answer of this many bytes that was asked for after its stamp was given.
-    pub fn keep(&self, shoe_id: i32, answer: V, bytes: usize, stamp: Stamp, now: u64) {
+    /// Keeps an answer of this many bytes that was asked for after its stamp was given, at the moment `asked`: its age
+    /// counts from there.
+    pub fn keep(&self, shoe_id: i32, answer: V, bytes: usize, stamp: Stamp, asked: u64) {
         // A write in between has made it old already: it would only take the place of another.
         if self.trust.period() != Some(stamp.period)
             || self.generations.load(Entry::of_shoe(shoe_id)) != stamp.generation
@@ -115,7 +116,7 @@ impl<V: Clone> L1<V> {
                 answer,
                 bytes,
                 stamp,
-                until: now + self.ttl,
+                until: asked + self.ttl,
             };
             answers.insert(shoe_id, kept);
         }

@@ -1,45 +1,42 @@
 //! Redis as a cache of each shoe's JSON. Called from lane threads, for every call blocks (shortly).
 //!
-//! Never stale, on one host, by four rules:
-//! 1. A writer puts a *tombstone* on the shoe's key before it commits, and leaves it to expire.
-//! 2. A fill covers no tombstone, and one whose read began more than [`FILL_LIFE`] ago is not written, so a slow
-//!    fill can't outlive the tombstone that would have stopped it.
+//! Never stale, on one host, by these rules, which `tests/model` proves:
+//! 1. A writer puts a *tombstone* on the shoe's key before it commits, and once more after it; both expire.
+//! 2. Who misses a key takes a *lease* on it before it asks the store, and fills only what still holds that lease. There is
+//!    none over a tombstone, and a tombstone ends the one that is there, so no fill can outlive a write, however long it
+//!    was held up. A key that Redis evicts takes the lease with it: that costs a fill, and nothing else.
 //! 3. Every value carries the *epoch* it was filled under, a word kept in Redis and read along with each batch. A
 //!    value of another epoch is a miss, so one SET empties the cache for every host. Epochs are never used twice: an
-//!    evicted one makes nothing old valid again.
-//! 4. A writer that can't set its tombstone notes a debt in the scoreboard before it commits. While there is a debt
-//!    nobody on the host reads Redis; whoever reaches it first begins a new epoch and settles.
+//!    evicted one makes nothing old valid again. An epoch names the process of Redis that it began in: one that came back
+//!    with an older state, or a replica that was behind when it took over, is not believed.
+//! 4. A writer that can't set a tombstone notes a *debt* in the scoreboard. While there is a debt nobody on the host
+//!    reads Redis; whoever reaches it first begins a new epoch and settles.
 //!
 //! Redis is optional at every moment: when it fails, reads are misses and a breaker keeps lanes from waiting on it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redis::{Client, Connection, RedisError, RedisResult};
+use redis::{Client, RedisResult};
 
+use super::breaker::Breaker;
+use super::debts::Debts;
 use super::invalidations;
 use super::l1::Trust;
+use super::link::{Connector, IO_TIMEOUT, Link, Quiet, describe};
+use crate::sabotage::{self, Fault};
 use crate::scoreboard::Scoreboard;
 use crate::store::Fence;
 
 /// The age beyond which a read may no longer fill the cache.
-const FILL_LIFE: Duration = Duration::from_secs(4);
+const LEASE_LIFE: Duration = Duration::from_secs(4);
 
-/// By how much a tombstone outlives the oldest fill that could carry the value before its write.
-const TOMBSTONE_MARGIN: Duration = Duration::from_secs(4);
-
-/// How long one exchange with Redis may take. It is a cache on the same network: slower than this is down.
-const IO_TIMEOUT: Duration = Duration::from_millis(250);
-
-/// How long to leave Redis alone after it failed.
-const BREAK: Duration = Duration::from_millis(250);
-
-/// How often a Redis that keeps refusing is said to.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// How long a tombstone outlives the last moment at which its write may begin to commit.
+const TOMBSTONE_MARGIN: Duration = Duration::from_secs(8);
 
 /// The shape of the cached values; part of every key, so that a new shape never reads an old one.
 const FORMAT: &str = "v1";
@@ -47,23 +44,40 @@ const FORMAT: &str = "v1";
 /// What no filled value looks like: those start with their epoch and a colon.
 const TOMBSTONE: &[u8] = b"-";
 
-/// Fills a key unless a tombstone or a value of the same epoch is there; what else is there is dead.
-/// KEYS: the key. ARGV: the epoch with its colon, the JSON, seconds to live.
-const FILL: &str = "local v = redis.pcall('GET', KEYS[1]) \
-    if type(v) ~= 'string' or (v ~= '-' and string.sub(v, 1, #ARGV[1]) ~= ARGV[1]) then \
-    redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'EX', ARGV[3]) end";
+/// Puts a lease on each key that holds neither a tombstone, nor another's lease, nor a value of the epoch; answers with 1 for
+/// each that it got. KEYS: the keys. ARGV: the lease, the epoch with its colon, milliseconds to live.
+const LEASE: &str = "local got = {} for i, key in ipairs(KEYS) do \
+    local v = redis.pcall('GET', key) \
+    if type(v) == 'string' and (v == '-' or string.sub(v, 1, 1) == '~' or string.sub(v, 1, #ARGV[2]) == ARGV[2]) \
+    then got[i] = 0 else redis.call('SET', key, ARGV[1], 'PX', ARGV[3]) got[i] = 1 end end return got";
+
+/// Fills each key that still holds the lease. KEYS: the keys. ARGV: the lease, milliseconds to live, and for each key its
+/// value.
+const FILL: &str = "for i, key in ipairs(KEYS) do if redis.pcall('GET', key) == ARGV[1] then \
+    redis.call('SET', key, ARGV[2 + i], 'PX', ARGV[2]) end end";
+
+/// Begins an epoch if the one that it follows is still there. KEYS: the epoch's key. ARGV: the old one, empty for none, and
+/// the new one.
+const BEGIN: &str =
+    "if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end";
+
+/// Drops each key, but for tombstones: those are of writes that may not have committed yet.
+const FORGET: &str = "for _, key in ipairs(KEYS) do if redis.pcall('GET', key) ~= '-' then redis.call('DEL', key) end end";
 
 /// A batch of answers from Redis, and what is needed to fill what was missing.
 pub struct Lookup {
     /// Element `i` answers key `i` of the batch.
     pub found: Vec<Option<Bytes>>,
-    fill: Option<FillTicket>,
+    ticket: Option<Ticket>,
 }
 
 /// The right to fill, as of the moment before the store was asked.
-struct FillTicket {
+struct Ticket {
     epoch: Vec<u8>,
-    until: Instant,
+    lease: String,
+    begun: Instant,
+    /// The shoes on whose keys the lease is.
+    shoe_ids: Vec<i32>,
 }
 
 /// The cache: a pool of connections, its breaker and the key names.
@@ -76,49 +90,10 @@ pub struct RedisCache {
     ttl: Duration,
     tombstone_life: Duration,
     scoreboard: Scoreboard,
+    debts: Arc<Debts>,
     breaker: Breaker,
-}
-
-/// Why an exchange gave no answer.
-enum Missed {
-    /// Redis was never asked, or said no.
-    NotSent,
-    /// It may have carried the commands out, now or (held up in a buffer) later.
-    Unknown,
-}
-
-/// r2d2's manager for Redis with deadlines: the one that the redis crate brings connects without any.
-struct Connector(Client);
-
-impl r2d2::ManageConnection for Connector {
-    type Connection = Connection;
-    type Error = RedisError;
-
-    fn connect(&self) -> RedisResult<Connection> {
-        let connection = self.0.get_connection_with_timeout(IO_TIMEOUT)?;
-        connection.set_read_timeout(Some(IO_TIMEOUT))?;
-        connection.set_write_timeout(Some(IO_TIMEOUT))?;
-        Ok(connection)
-    }
-
-    fn is_valid(&self, connection: &mut Connection) -> RedisResult<()> {
-        redis::cmd("PING").query(connection)
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        use redis::ConnectionLike;
-        !connection.is_open()
-    }
-}
-
-/// r2d2 reports every failed connection attempt; the breaker already says it once.
-#[derive(Debug)]
-struct Quiet;
-
-impl r2d2::HandleError<RedisError> for Quiet {
-    fn handle_error(&self, error: RedisError) {
-        log::debug!("redis: a connection attempt failed: {}", describe(&error));
-    }
+    /// What the leases of this process begin with, and how many there have been.
+    leases: (String, AtomicU64),
 }
 
 impl RedisCache {
@@ -143,16 +118,26 @@ impl RedisCache {
             .connection_timeout(IO_TIMEOUT)
             .error_handler(Box::new(Quiet))
             .build_unchecked(Connector(client.clone()));
+        let (channel, epoch_key) = (invalidations::channel(prefix), format!("{prefix}epoch"));
+        let debts = Debts {
+            client: client.clone(),
+            channel: channel.clone(),
+            epoch_key: epoch_key.clone(),
+            scoreboard,
+        };
+        let own = RandomState::new().hash_one(std::process::id());
         Ok(RedisCache {
             pool,
             client,
-            channel: invalidations::channel(prefix),
+            channel,
             prefix: format!("{prefix}shoe:{FORMAT}:"),
-            epoch_key: format!("{prefix}epoch"),
+            epoch_key,
             ttl,
-            tombstone_life: request_timeout + FILL_LIFE + TOMBSTONE_MARGIN,
+            tombstone_life: request_timeout + TOMBSTONE_MARGIN,
             scoreboard,
+            debts: Arc::new(debts),
             breaker: Breaker::default(),
+            leases: (format!("~{own:016x}-"), AtomicU64::new(0)),
         })
     }
 
@@ -160,169 +145,221 @@ impl RedisCache {
         format!("{}{shoe_id}", self.prefix)
     }
 
-    /// Looks a batch up. Never fails: what can't be had is missing.
+    /// Looks a batch up, and takes leases on what is missing. Never fails: what can't be had is missing.
     pub fn fetch(&self, shoe_ids: &[i32]) -> Lookup {
         let begun = Instant::now();
-        let answer = self.attempt(|connection| {
-            self.settle(connection)?;
+        let nothing = || Lookup {
+            found: vec![None; shoe_ids.len()],
+            ticket: None,
+        };
+        let answer = self.attempt(|link| {
+            self.debts.settle(link)?;
             let mut command = redis::cmd("MGET");
             command.arg(&self.epoch_key);
             for shoe_id in shoe_ids {
                 command.arg(self.key(*shoe_id));
             }
-            command.query::<Vec<Option<Vec<u8>>>>(connection)
+            let mut values: Vec<Option<Vec<u8>>> = command.query(&mut link.connection)?;
+            let epoch = values.first_mut().and_then(Option::take);
+            match epoch {
+                Some(epoch) if link.began(&epoch) => Ok(Some((epoch, values))),
+                old => self
+                    .begin_epoch(link, &old.unwrap_or_default())
+                    .map(|()| None),
+            }
         });
         // A debt made while the batch was under way may concern one of its keys: then believe nothing of it. The debts of
         // those who have another table aren't seen.
         let believed = answer
-            .ok()
-            .filter(|_| !self.scoreboard.is_divided() && self.scoreboard.redis_debt().is_none());
-        let Some(mut values) = believed.filter(|values| values.len() == shoe_ids.len() + 1) else {
-            return Lookup {
-                found: vec![None; shoe_ids.len()],
-                fill: None,
-            };
+            .flatten()
+            .filter(|_| !self.scoreboard.is_divided() && self.scoreboard.redis_debt().is_none())
+            .filter(|(_, values)| values.len() == shoe_ids.len() + 1);
+        let Some((epoch, values)) = believed else {
+            return nothing();
         };
-        let Some(epoch) = values[0].take() else {
-            self.begin_first_epoch();
-            return Lookup {
-                found: vec![None; shoe_ids.len()],
-                fill: None,
-            };
-        };
-        let found = values
+        let found: Vec<Option<Bytes>> = values
             .into_iter()
             .skip(1)
             .map(|value| value.and_then(|value| open(value, &epoch)))
             .collect();
-        Lookup {
-            found,
-            fill: Some(FillTicket {
-                epoch,
-                until: begun + FILL_LIFE,
-            }),
-        }
+        let mut missing: Vec<i32> = shoe_ids
+            .iter()
+            .zip(&found)
+            .filter(|(_, value)| value.is_none())
+            .map(|(shoe_id, _)| *shoe_id)
+            .collect();
+        // A key that is asked for twice would find its own lease in its way.
+        missing.sort_unstable();
+        missing.dedup();
+        let ticket = self.lease(epoch, missing, begun);
+        Lookup { found, ticket }
     }
 
-    /// Gives a Redis that has no epoch (a new one, or one that evicted it) its first. Of several that try one wins.
-    fn begin_first_epoch(&self) {
-        let begun = self.attempt(|connection| {
-            redis::cmd("SET")
-                .arg(&self.epoch_key)
-                .arg(new_epoch())
-                .arg("NX")
-                .query::<()>(connection)
-        });
-        if begun.is_err() {
-            log::debug!("redis: no epoch could be begun; the next request tries again");
+    /// Takes leases, as far as they are to be had.
+    fn lease(&self, epoch: Vec<u8>, missing: Vec<i32>, begun: Instant) -> Option<Ticket> {
+        if missing.is_empty() {
+            return None;
         }
+        let number = self.leases.1.fetch_add(1, Ordering::Relaxed);
+        let lease = format!("{}{number}", self.leases.0);
+        let got: Vec<u8> = self.attempt(|link| {
+            let mut command = self.script(LEASE, &missing);
+            command
+                .arg(&lease)
+                .arg([&epoch[..], b":"].concat())
+                .arg(LEASE_LIFE.as_millis() as u64)
+                .query(&mut link.connection)
+        })?;
+        let shoe_ids: Vec<i32> = missing
+            .into_iter()
+            .zip(got)
+            .filter(|(_, got)| *got == 1)
+            .map(|(shoe_id, _)| shoe_id)
+            .collect();
+        (!shoe_ids.is_empty()).then_some(Ticket {
+            epoch,
+            lease,
+            begun,
+            shoe_ids,
+        })
+    }
+
+    /// A script's call over the keys of these shoes.
+    fn script(&self, script: &str, shoe_ids: &[i32]) -> redis::Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(script).arg(shoe_ids.len());
+        for shoe_id in shoe_ids {
+            command.arg(self.key(*shoe_id));
+        }
+        command
+    }
+
+    /// Gives a Redis that has no epoch (a new one, or one that evicted it), or that of another process, its own. Of several
+    /// that try one wins.
+    fn begin_epoch(&self, link: &mut Link, old: &[u8]) -> RedisResult<()> {
+        redis::cmd("EVAL")
+            .arg(BEGIN)
+            .arg(1)
+            .arg(&self.epoch_key)
+            .arg(old)
+            .arg(link.new_epoch())
+            .query(&mut link.connection)
     }
 
     /// Fills what the lookup missed with what the store answered since, in one round trip.
     pub fn fill(&self, lookup: &Lookup, shoe_ids: &[i32], values: &[Bytes]) {
-        let Some(ticket) = &lookup.fill else { return };
-        let filled = self.attempt(|connection| {
-            let mut pipeline = redis::pipe();
-            let epoch = [&ticket.epoch[..], b":"].concat();
-            for (shoe_id, value) in shoe_ids.iter().zip(values) {
-                pipeline
-                    .cmd("EVAL")
-                    .arg(FILL)
-                    .arg(1)
-                    .arg(self.key(*shoe_id))
-                    .arg(&epoch)
-                    .arg(&value[..])
-                    .arg(self.ttl.as_secs().max(1))
-                    .ignore();
-            }
-            if Instant::now() >= ticket.until {
-                return Ok(());
-            }
-            pipeline.query::<()>(connection)
-        });
-        // A fill held up on its way may land after the tombstone that was to stop it is gone; under a new epoch
-        // it can do no harm.
-        if let Err(Missed::Unknown) = filled {
-            self.scoreboard.owe_redis();
+        let Some(ticket) = &lookup.ticket else { return };
+        // Counted from the question: nothing in Redis is older than it may get.
+        let Some(left) = self.ttl.checked_sub(ticket.begun.elapsed()) else {
+            return;
+        };
+        let mut command = self.script(FILL, &ticket.shoe_ids);
+        command
+            .arg(&ticket.lease)
+            .arg(left.as_millis().max(1) as u64);
+        for shoe_id in &ticket.shoe_ids {
+            let at = shoe_ids.iter().position(|known| known == shoe_id);
+            let Some(value) = at.and_then(|at| values.get(at)) else {
+                return;
+            };
+            command.arg([&ticket.epoch[..], b":", &value[..]].concat());
         }
+        // One that is held up on its way finds its lease gone.
+        let _ = self.attempt(|link| command.query::<()>(&mut link.connection));
     }
 
-    /// Starts to hear of the writes of other hosts, and gives `trust` while it does.
+    /// Starts to hear of the writes of other hosts, and gives `trust` while it does; and to settle what this host owes.
     ///
     /// # Errors
     /// The kernel has no thread left for us.
     pub fn listen(&self, trust: Arc<Trust>) -> io::Result<()> {
-        invalidations::listen(self.client.clone(), &self.channel, self.scoreboard, trust)
+        let clerk = self.debts.start_clerk()?;
+        invalidations::listen(
+            self.client.clone(),
+            &self.channel,
+            self.scoreboard,
+            trust,
+            clerk,
+        )
     }
 
-    /// Tells other hosts that the answers of these shoes are old. Called after the commit, before it is acknowledged.
+    /// Tells other hosts that the answers of these shoes are old, and marks their keys once more: Redis may have dropped a
+    /// tombstone since, or not have got it, and an answer of before may be there now. Called after the commit, before this
+    /// host's generations move and before it is acknowledged.
     pub fn publish(&self, shoe_ids: &[i32]) {
         if shoe_ids.is_empty() {
             return;
         }
-        let told = self.attempt(|connection| {
-            redis::cmd("PUBLISH")
+        let told = self.attempt(|link| {
+            let mut pipeline = self.tombstones(shoe_ids);
+            pipeline
+                .cmd("PUBLISH")
                 .arg(&self.channel)
                 .arg(invalidations::message(&self.scoreboard, shoe_ids))
-                .query::<()>(connection)
+                .ignore();
+            pipeline.query::<()>(&mut link.connection)
         });
         // Told to all once Redis is back.
-        if told.is_err() {
+        if told.is_none() {
             self.scoreboard.owe_redis();
         }
     }
 
-    /// Begins a new epoch if a write is owed, so that no value of before is believed by anyone.
-    fn settle(&self, connection: &mut Connection) -> RedisResult<()> {
-        if let Some(debt) = self.scoreboard.redis_debt() {
-            // The writes that are owed could not tell other hosts, either.
-            redis::pipe()
-                .cmd("SET")
-                .arg(&self.epoch_key)
-                .arg(new_epoch())
-                .ignore()
-                .cmd("PUBLISH")
-                .arg(&self.channel)
-                .arg(invalidations::message_of_everything(&self.scoreboard))
-                .ignore()
-                .query::<()>(connection)?;
-            self.scoreboard.settle_redis(debt);
-            log::info!(
-                "redis: began a new epoch, since a write could not reach it earlier: the cache starts empty"
-            );
+    /// Sees to it that what Redis holds of these shoes is not believed: somebody wrote to them past this server, as is
+    /// known only now.
+    pub fn forget(&self, shoe_ids: &[i32]) {
+        let forgotten = self.attempt(|link| {
+            self.script(FORGET, shoe_ids)
+                .query::<()>(&mut link.connection)
+        });
+        if forgotten.is_none() {
+            self.scoreboard.owe_redis();
         }
-        Ok(())
     }
 
-    /// Runs one exchange unless the breaker is open; a failure opens it.
-    fn attempt<T>(
-        &self,
-        exchange: impl FnOnce(&mut Connection) -> RedisResult<T>,
-    ) -> Result<T, Missed> {
-        if self.breaker.is_open() {
-            return Err(Missed::NotSent);
+    fn tombstones(&self, shoe_ids: &[i32]) -> redis::Pipeline {
+        let mut pipeline = redis::pipe();
+        if sabotage::commits(Fault::NoTombstone) {
+            return pipeline;
         }
-        let mut connection = match self.pool.get() {
-            Ok(connection) => connection,
+        for shoe_id in shoe_ids {
+            pipeline
+                .cmd("SET")
+                .arg(self.key(*shoe_id))
+                .arg(TOMBSTONE)
+                .arg("PX")
+                .arg(self.tombstone_life.as_millis() as u64)
+                .ignore();
+        }
+        pipeline
+    }
+
+    /// Runs one exchange unless the breaker is open; a failure opens it. `None` if Redis was never asked, said no, or may
+    /// have carried the commands out without our hearing of it.
+    fn attempt<T>(&self, exchange: impl FnOnce(&mut Link) -> RedisResult<T>) -> Option<T> {
+        if self.breaker.is_open() {
+            return None;
+        }
+        let mut link = match self.pool.get() {
+            Ok(link) => link,
             Err(error) => {
                 self.breaker.open(&error.to_string());
-                return Err(Missed::NotSent);
+                return None;
             }
         };
-        match exchange(&mut connection) {
+        match exchange(&mut link) {
             Ok(value) => {
                 self.breaker.close();
-                Ok(value)
+                Some(value)
             }
-            // An answer, even a refusal (out of memory, read-only), means that Redis is there and that nothing is
-            // on its way any more.
+            // An answer, even a refusal (out of memory, read-only), means that Redis is there.
             Err(error) if !error.is_io_error() && !error.is_connection_dropped() => {
                 self.breaker.complain(&describe(&error));
-                Err(Missed::NotSent)
+                None
             }
             Err(error) => {
                 self.breaker.open(&describe(&error));
-                Err(Missed::Unknown)
+                None
             }
         }
     }
@@ -333,127 +370,21 @@ impl Fence for RedisCache {
         if shoe_ids.is_empty() {
             return;
         }
-        let raised = self.attempt(|connection| {
-            let mut pipeline = redis::pipe();
-            for shoe_id in shoe_ids {
-                pipeline
-                    .cmd("SET")
-                    .arg(self.key(*shoe_id))
-                    .arg(TOMBSTONE)
-                    .arg("PX")
-                    .arg(self.tombstone_life.as_millis() as u64)
-                    .ignore();
-            }
-            pipeline.query::<()>(connection)
-        });
-        if raised.is_err() {
+        let raised =
+            self.attempt(|link| self.tombstones(shoe_ids).query::<()>(&mut link.connection));
+        if raised.is_none() {
             self.scoreboard.owe_redis();
         }
     }
 }
 
-/// A value as stored is `epoch:json`; anything else is a tombstone or another epoch's, which is a miss.
+/// A value as stored is `epoch:json`; anything else is a tombstone, a lease or another epoch's, which is a miss.
 fn open(mut value: Vec<u8>, epoch: &[u8]) -> Option<Bytes> {
     if !value.starts_with(epoch) || value.get(epoch.len()) != Some(&b':') {
         return None;
     }
     value.drain(..=epoch.len());
     Some(Bytes::from(value))
-}
-
-/// A word that has never been an epoch: the time, and 64 random bits for hosts that begin one in the same moment.
-fn new_epoch() -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos();
-    format!("{now:x}{:016x}", RandomState::new().hash_one(now))
-}
-
-/// What went wrong, without anything of the connection's URL: the crate's detail may quote the server's words, which
-/// never hold a password, and the kind.
-pub(super) fn describe(error: &RedisError) -> String {
-    match error.detail() {
-        Some(detail) => format!("{} ({detail})", error.category()),
-        None => error.category().to_owned(),
-    }
-}
-
-/// Leaves a failing Redis alone for [`BREAK`] at a time, and says each change once.
-struct Breaker {
-    start: Instant,
-    /// Milliseconds since `start` until which nobody tries.
-    until: AtomicU64,
-    down: AtomicBool,
-    /// Milliseconds since `start` before which a refusal is not said again.
-    quiet_until: AtomicU64,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Breaker {
-            start: Instant::now(),
-            until: AtomicU64::new(0),
-            down: AtomicBool::new(false),
-            quiet_until: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Breaker {
-    fn now(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
-    }
-
-    /// Open is: don't try. When its time is over one caller is let through to probe, and the others wait on.
-    fn is_open(&self) -> bool {
-        if !self.down.load(Ordering::Relaxed) {
-            return false;
-        }
-        let until = self.until.load(Ordering::Relaxed);
-        let now = self.now();
-        now < until
-            || self
-                .until
-                .compare_exchange(
-                    until,
-                    now + BREAK.as_millis() as u64,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                )
-                .is_err()
-    }
-
-    fn open(&self, why: &str) {
-        self.until
-            .store(self.now() + BREAK.as_millis() as u64, Ordering::Relaxed);
-        if !self.down.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                "redis: not available, so requests go to the database until it is back: {why}"
-            );
-        }
-    }
-
-    /// Says that Redis refuses, once a minute.
-    fn complain(&self, why: &str) {
-        let now = self.now();
-        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
-        let next = now + COMPLAIN_EVERY.as_millis() as u64;
-        if quiet_until <= now
-            && self
-                .quiet_until
-                .compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            log::warn!("redis: refuses a command, so the database answers instead: {why}");
-        }
-    }
-
-    fn close(&self) {
-        if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
-            log::info!("redis: available again");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -466,22 +397,16 @@ mod tests {
             open(b"3:[1]".to_vec(), b"3"),
             Some(Bytes::from_static(b"[1]"))
         );
-        for other in [&b"2:[1]"[..], b"33:[1]", b"3", b"", b"[1:2]", TOMBSTONE] {
+        for other in [
+            &b"2:[1]"[..],
+            b"33:[1]",
+            b"3",
+            b"",
+            b"[1:2]",
+            b"~3:",
+            TOMBSTONE,
+        ] {
             assert_eq!(open(other.to_vec(), b"3"), None);
         }
-        assert_ne!(new_epoch(), new_epoch());
-    }
-
-    #[test]
-    fn an_open_breaker_lets_one_probe_through_after_its_time() {
-        let breaker = Breaker::default();
-        assert!(!breaker.is_open());
-        breaker.open("test");
-        assert!(breaker.is_open());
-        breaker.until.store(0, Ordering::Relaxed);
-        assert!(!breaker.is_open(), "the first caller probes");
-        assert!(breaker.is_open(), "the next one waits for its outcome");
-        breaker.close();
-        assert!(!breaker.is_open());
     }
 }

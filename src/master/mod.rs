@@ -397,7 +397,7 @@ impl Master {
             };
             if let Some(child) = self.children.remove(&worker) {
                 match child.row {
-                    Some(row) => self.scoreboard.row(row).settle(),
+                    Some(row) => self.scoreboard.settle_writes_of(self.scoreboard.row(row)),
                     None => self.unite_tables(),
                 }
                 if !child.ready {

@@ -3,7 +3,7 @@
 //! What was cached under another number than the table's is dead, so no worker of this host serves a value that is
 //! older than an acknowledged write, and a fill that raced with one is dead on arrival.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering};
 
 /// How many entries there are. Keys share them by their hash: a write to one key costs the others of its entry a miss.
 pub(super) const ENTRIES: usize = 1 << 16;

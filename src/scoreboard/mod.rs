@@ -1,6 +1,11 @@
 //! What master and workers share in memory. One memfd of 64-bit atomics, mapped before the first fork:
 //! readers never lock, and a worker killed at any instruction leaves it usable, since every write is one word.
 
+/// Where this room's atomics come from. `tests/model` compiles the rooms below over others, which know what the memory
+/// model allows.
+mod atomic {
+    pub use std::sync::atomic::{AtomicU64, Ordering};
+}
 pub mod counters;
 pub mod generations;
 mod layout;
@@ -9,11 +14,11 @@ mod row;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use self::atomic::{AtomicU64, Ordering};
 use self::counters::Counter;
 use self::generations::{ENTRIES, Generations};
 pub use self::layout::{AdoptError, Adopted, divide};
@@ -149,6 +154,15 @@ impl Scoreboard {
     /// host believes Redis once the write shows. A worker that dies afterwards leaves its debt to the others.
     pub fn owe_redis(&self) {
         self.word(Word::RedisOwed).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Tells every cache of what the worker of this row, which is gone, had begun to write. Called by who reaps it.
+    pub fn settle_writes_of(&self, row: Row) {
+        // Owed first: what is asked of Redis between the two must be too old already.
+        if row.has_begun() {
+            self.owe_redis();
+        }
+        row.settle();
     }
 
     /// The debt to be settled now, if any: pass it to [`Scoreboard::settle_redis`] once Redis holds nothing old.

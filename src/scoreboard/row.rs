@@ -1,7 +1,6 @@
 //! A worker's row: what it has counted, and which writes it has begun.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use super::atomic::{AtomicU64, Ordering};
 use super::counters::Counter;
 use super::generations::{Entry, Generations};
 
@@ -95,6 +94,13 @@ impl Row {
             lane,
             entries,
         }
+    }
+
+    /// Whether the worker has noted a write and not closed it.
+    pub fn has_begun(&self) -> bool {
+        self.words[INTENTS..INTENTS + LANES]
+            .iter()
+            .any(|word| word.load(Ordering::SeqCst) & OPEN != 0)
     }
 
     /// Tells the host's caches of every write that a worker which is gone had begun: it may have committed and died

@@ -25,26 +25,28 @@ pub struct Backing {
 }
 
 impl Backing {
-    /// A shoe's rows from beyond the worker's own cache. `stamp` was loaded before; without one nothing is shared.
-    fn fetch(&self, shoe_id: i32, stamp: Option<Stamp>) -> Result<Bytes, Failure> {
+    /// A shoe's rows from beyond the worker's own cache, and the stamp to keep them under: for who asked, not for who joined
+    /// another's question, which is older. `stamp` was loaded before; without one nothing is shared.
+    fn fetch(&self, shoe_id: i32, stamp: Option<Stamp>) -> Result<(Bytes, Option<Stamp>), Failure> {
         let Some(stamp) = stamp else {
-            return self.lanes.ask_shoe(shoe_id)?.wait();
+            return Ok((self.lanes.ask_shoe(shoe_id)?.wait()?, None));
         };
         if let Some(pending) = self.flights.join(shoe_id, stamp) {
-            return pending.wait();
+            return Ok((pending.wait()?, None));
         }
         let pending = self.lanes.ask_shoe(shoe_id)?;
         let waiter = pending.0.clone();
         self.flights.begin(shoe_id, stamp, &pending);
         let answer = pending.wait();
         self.flights.end(shoe_id, &waiter);
-        answer
+        Ok((answer?, Some(stamp)))
     }
 }
 
 impl Backend for Backing {
     fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure> {
-        let stamp = match self.l1.find(shoe_id, self.watch.now()) {
+        let asked = self.watch.now();
+        let stamp = match self.l1.find(shoe_id, asked) {
             Found::Answer(page) => {
                 self.tally.count(Counter::L1Hits);
                 return Ok(page);
@@ -52,10 +54,11 @@ impl Backend for Backing {
             Found::Nothing(stamp) => stamp,
         };
         self.tally.count(Counter::L1Misses);
-        let page = Arc::new(page(self.fetch(shoe_id, stamp)?));
+        let (rows, stamp) = self.fetch(shoe_id, stamp)?;
+        let page = Arc::new(page(rows));
         if let Some(stamp) = stamp {
-            let now = self.watch.now();
-            self.l1.keep(shoe_id, page.clone(), page.size(), stamp, now);
+            self.l1
+                .keep(shoe_id, page.clone(), page.size(), stamp, asked);
         }
         Ok(page)
     }

@@ -22,6 +22,7 @@ use super::share::Share;
 use super::waiter::Pending;
 use crate::app::{Failure, images};
 use crate::cache::redis::RedisCache;
+use crate::sabotage::{self, Fault};
 use crate::scoreboard::{Intent, Row};
 use crate::store::{Change, Deadline, Fence, Store, StoreError};
 
@@ -36,6 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often a store that stays down is said to be so.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a write that is broken on purpose waits where it does harm.
+const DAWDLE: Duration = Duration::from_millis(20);
 
 /// The queue, the answers on their way back, and what the lanes work with.
 pub struct Lanes {
@@ -571,6 +575,11 @@ impl Fence for Notice<'_> {
             redis.raise(shoe_ids);
         }
         let intent = self.lanes.row.intend(self.number, shoe_ids);
+        if sabotage::commits(Fault::MoveBeforeCommit) {
+            drop(intent);
+            thread::sleep(DAWDLE);
+            return;
+        }
         *self.begun.borrow_mut() = Some((shoe_ids.to_vec(), intent));
     }
 }
@@ -581,10 +590,11 @@ impl Notice<'_> {
         let Some((shoe_ids, intent)) = self.begun.take() else {
             return;
         };
-        drop(intent);
+        // Redis first: what is asked of it between the two must be too old already.
         if let Some(redis) = &self.lanes.redis {
             redis.publish(&shoe_ids);
         }
+        drop(intent);
     }
 }
 

@@ -64,7 +64,7 @@ impl Redis {
         format!("redis://:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Starts the stopped server again, empty, on the same port.
+    /// Starts the stopped server again on the same port: empty, or with what was saved.
     pub fn start(&self) {
         wait_until(PATIENCE, "Redis to start again", || self.try_start());
     }
@@ -82,6 +82,12 @@ impl Redis {
 
     pub fn thaw(&self) {
         signal(self.pid(), Signal::SIGCONT);
+    }
+
+    /// Writes what it holds to its folder, from where it has it again when it is started after a kill.
+    pub fn save(&self) {
+        let mut connection = connect(&self.url_of(0, PASSWORD_ENCODED)).expect("the test's Redis");
+        redis::cmd("SAVE").exec(&mut connection).expect("SAVE");
     }
 
     /// Answers reads and refuses writes, as when it is out of memory or has lost its replicas.
@@ -132,7 +138,10 @@ impl Redis {
                 &DATABASES.to_string(),
             ])
             .args(["--save", "", "--appendonly", "no"])
-            .current_dir(std::env::temp_dir())
+            .current_dir(match &self.dir {
+                Some(dir) => dir.path().to_owned(),
+                None => std::env::temp_dir(),
+            })
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(Stdio::null());

@@ -1,0 +1,86 @@
+//! Paying debts: a write that could not reach Redis may have left an old answer there, and nobody told the other hosts. A new
+//! epoch makes all answers of before worthless, and a message makes every host forget what it keeps. Whoever of this host
+//! reaches Redis first does both: a lane that asks for something, or, since nobody may ask, a thread of the worker's own.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::thread::Thread;
+use std::time::Duration;
+use std::{io, thread};
+
+use redis::{Client, RedisResult};
+
+use super::invalidations;
+use super::link::{Link, describe};
+use crate::scoreboard::Scoreboard;
+
+/// How long to leave Redis alone after it failed.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The workers of a host see a debt at about the same time; the first of them is enough.
+const SPREAD: u64 = 100;
+
+/// What this host owes, and to whom.
+pub(super) struct Debts {
+    pub(super) client: Client,
+    pub(super) channel: String,
+    pub(super) epoch_key: String,
+    pub(super) scoreboard: Scoreboard,
+}
+
+impl Debts {
+    /// Begins a new epoch if a write is owed, so that no value of before is believed by anyone, and tells all hosts.
+    ///
+    /// # Errors
+    /// Redis did not answer, or refused. The debt stays.
+    pub(super) fn settle(&self, link: &mut Link) -> RedisResult<()> {
+        let Some(debt) = self.scoreboard.redis_debt() else {
+            return Ok(());
+        };
+        redis::pipe()
+            .cmd("SET")
+            .arg(&self.epoch_key)
+            .arg(link.new_epoch())
+            .ignore()
+            .cmd("PUBLISH")
+            .arg(&self.channel)
+            .arg(invalidations::message_of_everything(&self.scoreboard))
+            .ignore()
+            .query::<()>(&mut link.connection)?;
+        self.scoreboard.settle_redis(debt);
+        log::info!(
+            "redis: began a new epoch, since a write could not reach it earlier: the cache starts empty"
+        );
+        Ok(())
+    }
+
+    /// Starts the thread that settles, each time that it is unparked, until nothing is owed.
+    ///
+    /// # Errors
+    /// The kernel has no thread left for us.
+    pub(super) fn start_clerk(self: &Arc<Self>) -> io::Result<Thread> {
+        let debts = self.clone();
+        let clerk = thread::Builder::new()
+            .name("debts".to_owned())
+            .spawn(move || {
+                loop {
+                    thread::park();
+                    thread::sleep(Duration::from_millis(
+                        RandomState::new().hash_one(0_u8) % SPREAD,
+                    ));
+                    debts.settle_at_last();
+                }
+            })?;
+        Ok(clerk.thread().clone())
+    }
+
+    fn settle_at_last(&self) {
+        while self.scoreboard.redis_debt().is_some() {
+            let settled = Link::new(&self.client).and_then(|mut link| self.settle(&mut link));
+            if let Err(error) = settled {
+                log::debug!("redis: a debt can't be settled yet: {}", describe(&error));
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+}
