@@ -100,6 +100,7 @@ fn assert_dropped(server: &Server, uid: u32, gid: u32, groups: &BTreeSet<u32>) {
                 assert_eq!(status.set("CapBnd"), 0);
             }
             assert_eq!(status.0["NoNewPrivs"], "1");
+            assert_eq!(status.0["Seccomp"], "2");
         }
     }
 }

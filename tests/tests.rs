@@ -26,6 +26,7 @@
 //! - `soak`: hundreds of reloads, changes and deaths in a row, under load, and every request that is lost is accounted for.
 //! - `stacks`: what a coroutine's stack must hold, and what happens when there is none to be had.
 //! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
+//! - `syscalls`: the system calls that workers are refused, and that they do without.
 //! - `tokens`: who may write.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
 //! - `upgrade`: SIGUSR2, and no client notices; a program that can't take over changes nothing.
@@ -59,6 +60,7 @@ mod soak;
 mod stacks;
 mod stopping;
 mod support;
+mod syscalls;
 mod tokens;
 mod tools;
 mod upgrade;

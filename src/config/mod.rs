@@ -89,6 +89,8 @@ pub struct Config {
     pub max_worker_rss: usize,
     /// Whether limits of the host that are too low are raised at the start, where that is permitted.
     pub tune_host: bool,
+    /// Whether workers are refused the system calls that they never need.
+    pub seccomp: bool,
     /// As whom workers run; `None` for as whom the server was started.
     pub user: Option<Account>,
     pub log_level: log::LevelFilter,

@@ -106,6 +106,7 @@ pub(super) fn resolve(
         max_requests: values.max_requests,
         max_worker_rss: values.max_worker_rss,
         tune_host: values.tune_host,
+        seccomp: values.seccomp,
         user,
         log_level: values.log_level,
         access_log: values.access_log,

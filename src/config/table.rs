@@ -215,6 +215,16 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "seccomp",
+        value_name: "true|false",
+        default: Preset::Value("true"),
+        group: Group::Process,
+        help: "Refuse workers the system calls that they never need, such as execve and ptrace, by a seccomp filter; with =false they have all",
+        kind: Kind::Switch {
+            field: |v| &mut v.seccomp,
+        },
+    },
+    Setting {
         key: "database_url",
         value_name: "URL",
         default: Preset::None {

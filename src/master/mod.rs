@@ -165,6 +165,7 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
             "master: workers run as root, which they don't need; --user NAME makes them run as NAME"
         );
     }
+    worker::privileges::warn_without_seccomp(&config);
     let (scoreboard, memory) = Scoreboard::in_memory()
         .map_err(|error| MasterError::System("can't share memory with workers", error))?;
     let called = sources.args().first().cloned().unwrap_or_default();

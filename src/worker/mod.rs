@@ -19,6 +19,7 @@ mod queue;
 mod scribe;
 mod share;
 mod steward;
+pub mod syscalls;
 mod waiter;
 
 use std::io;

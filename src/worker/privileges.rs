@@ -16,9 +16,10 @@ use nix::unistd::{
     AccessFlags, Gid, Uid, access, getegid, geteuid, setgroups, setresgid, setresuid,
 };
 
-use super::scribe;
+use super::{scribe, syscalls};
 use crate::config::{AccessTarget, Account, Config, Database};
 use crate::store::url::DatabaseUrl;
+use crate::sys;
 
 /// What root's access to the files of others is made of (capabilities(7)).
 const FILE_POWERS: [Capability; 3] = [
@@ -67,7 +68,8 @@ fn is_already(account: &Account) -> bool {
 }
 
 /// Becomes the user of the configuration, for good: user, groups, no capability, and none to be had from any program that
-/// this process might start (PR_SET_NO_NEW_PRIVS, prctl(2)). Only for a process with one thread.
+/// this process might start (PR_SET_NO_NEW_PRIVS, prctl(2)). System calls that it never needs are refused from then on, if
+/// the configuration says so and the kernel can. Only for a process with one thread.
 ///
 /// # Errors
 /// The kernel refuses a step; in words. The process must end then.
@@ -83,7 +85,26 @@ pub fn drop(config: &Config) -> Result<(), String> {
             .map_err(|error| format!("can't become user {}: {error}", account.name))?;
     }
     give_up_capabilities(&kept).map_err(|error| format!("can't give up capabilities: {error}"))?;
-    prctl::set_no_new_privs().map_err(|error| format!("can't forgo new privileges: {error}"))
+    prctl::set_no_new_privs().map_err(|error| format!("can't forgo new privileges: {error}"))?;
+    // A kernel that can't has been told of at the start.
+    if config.seccomp
+        && sys::has_seccomp().is_ok()
+        && let Err(error) = syscalls::deny()
+    {
+        log::warn!("system calls that are never needed can't be refused: {error}");
+    }
+    Ok(())
+}
+
+/// Tells, if it is so, that workers will have all system calls although the configuration wants them to have fewer.
+pub fn warn_without_seccomp(config: &Config) {
+    if config.seccomp
+        && let Err(error) = sys::has_seccomp()
+    {
+        log::warn!(
+            "master: the kernel can't refuse workers system calls ({error}), so they have all; --seccomp=false silences this"
+        );
+    }
 }
 
 /// Empties all sets but what is kept of the effective and the permitted one. A set that is so already is left alone: under a

@@ -2,14 +2,17 @@
 //! runs it to its end or starts it as a server.
 
 use std::ffi::OsString;
+use std::io::ErrorKind::PermissionDenied;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use seccompiler::BpfProgram;
 
 use super::process::{guarded, spawn};
 use super::server::Server;
@@ -28,6 +31,8 @@ pub struct Canvas {
     /// The name to run it by, instead of its own.
     program: Option<PathBuf>,
     own_network: bool,
+    /// A filter of system calls that it finds in force.
+    filter: Option<Arc<BpfProgram>>,
     /// A capability that it must not have, as setpriv(1) writes it.
     lacking: Option<&'static str>,
     /// Where a server's standard output goes, if anywhere.
@@ -66,6 +71,7 @@ impl Canvas {
             open_files: None,
             program: None,
             own_network: false,
+            filter: None,
             lacking: None,
             stdout: None,
             passed: Arc::default(),
@@ -113,6 +119,12 @@ impl Canvas {
     /// Runs it with this limit on open files, soft and hard.
     pub fn open_files(mut self, limit: u64) -> Self {
         self.open_files = Some(limit);
+        self
+    }
+
+    /// Runs it with this filter of system calls in force.
+    pub fn filter(mut self, program: BpfProgram) -> Self {
+        self.filter = Some(Arc::new(program));
         self
     }
 
@@ -224,6 +236,12 @@ impl Canvas {
                 command
             }
         };
+        if let Some(filter) = self.filter.clone() {
+            let install =
+                move || seccompiler::apply_filter(&filter).map_err(|_| PermissionDenied.into());
+            // SAFETY: between fork and exec it makes two system calls, and takes no memory or lock.
+            unsafe { command.pre_exec(install) };
+        }
         command
             .args(&self.arguments)
             .env_clear()
