@@ -7,8 +7,8 @@ use canvas_cluster::worker::needs::needs;
 
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
-use crate::support::shoes::{create, list_target, post};
-use crate::support::{Backend, Canvas, Dir, alone, over_both_stores};
+use crate::support::shoes::{create, draft, list_target, post};
+use crate::support::{Backend, Canvas, Dir, PATIENCE, alone, over_both_stores, wait_until};
 
 #[test]
 fn a_low_limit_on_open_files_is_told_once_with_its_remedy() {
@@ -46,6 +46,47 @@ fn a_low_limit_on_open_files_is_told_once_with_its_remedy() {
         .expect(0)
         .naming(&words)
         .naming(&["may open 300 files", "the configuration is good"]);
+}
+
+/// A worker that takes as many connections as it may open files has none left for its database.
+#[test]
+fn a_worker_takes_no_more_connections_than_its_open_files_have_room_for() {
+    let backend = Backend::sqlite();
+    let server = backend
+        .canvas()
+        .args(["--workers", "1", "--lanes", "1"])
+        .args(["--max-connections", "5000"])
+        .open_files(300)
+        .start();
+    create(&server, 7, &[("img1", "a")]);
+    let told = server.lines_with("may open 300 files");
+    let told = told.first().expect("a line that tells");
+    let room: usize = told
+        .split_once("a worker takes ")
+        .and_then(|(_, rest)| rest.split_once(' '))
+        .and_then(|(number, _)| number.parse().ok())
+        .expect("how many it takes");
+    assert!((100..236).contains(&room), "{told}");
+
+    let mut taken: Vec<_> = (0..room).map(|_| server.connect()).collect();
+    server.wait_until_read(&taken);
+    for _ in 0..3 {
+        server.get(&list_target(7)).expect(503);
+    }
+    // Those that were taken are served, from the database too.
+    for client in &mut taken {
+        client.get("/healthz").expect("an answer").expect(200);
+    }
+    let created = taken[0].call(&post(draft(8, &[("img1", "b")])));
+    created.expect("an answer").expect(201);
+    // And so is the next one, when one has gone.
+    drop(taken.pop());
+    wait_until(PATIENCE, "room for another one", || {
+        let mut client = server.connect();
+        client
+            .get(&list_target(8))
+            .is_ok_and(|answer| answer.status == 200)
+    });
 }
 
 /// Runs a command in the network of a process; its standard output.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::listeners::BACKLOG;
 use crate::config::Config;
 use crate::tune::{self, Change, Finding, Host, Needs, OpenFiles};
-use crate::worker::needs;
+use crate::worker::needs::{self, TURNED_AWAY};
 
 /// Descriptors of the master besides its listeners and what it shares with each worker.
 const MASTER_DESCRIPTORS: u64 = 32;
@@ -82,7 +82,7 @@ pub fn needs_of(config: &Config) -> Needs {
         workers,
         connections: config.limits.max_connections as u64,
         descriptors: (worker.connections + worker.other_descriptors).max(master),
-        other_descriptors: worker.other_descriptors,
+        other_descriptors: worker.other_descriptors + TURNED_AWAY as u64,
         mappings: worker.mappings,
         other_mappings: worker.other_mappings,
         backlog: BACKLOG as u64,

@@ -20,7 +20,7 @@ pub struct Needs {
     pub connections: u64,
     /// Descriptors of the process that needs most, in all likelihood a worker.
     pub descriptors: u64,
-    /// Descriptors of a worker that are not connections.
+    /// Descriptors of a worker that are not such connections: those of connections that hear that there is no room included.
     pub other_descriptors: u64,
     /// Memory mappings of a worker.
     pub mappings: u64,

@@ -137,10 +137,10 @@ pub static ROWS: &[Row] = &[
         idle: None,
         in_file: InFile::AtLeast(262_144),
         why: "open files of a process (`LimitNOFILE=` in the unit): a worker's --max-connections and some 150",
-        harm: "new connections wait unaccepted until others are closed",
+        harm: "a worker takes fewer connections, and turns away those beyond with 503",
         tell: |needs, needed, amount| {
             format!(
-                "max_connections = {} needs {needed}: beyond some {} connections a worker, new ones wait unaccepted",
+                "max_connections = {} needs {needed}: a worker takes {} connections, and turns away those beyond with 503",
                 needs.connections,
                 amount.saturating_sub(needs.other_descriptors)
             )

@@ -28,6 +28,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
@@ -217,7 +218,11 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     lanes
         .start(config.lanes)
         .map_err(failed("can't start its lanes"))?;
-    let gate = Arc::new(Gate::new(config.limits.max_connections));
+    let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|error| format!("can't read its limit on open files: {error}"))?;
+    // The master has told if they are fewer than configured.
+    let connections = needs::connections_that_fit(config, listeners.len() as u64, open_files);
+    let gate = Arc::new(Gate::new(connections));
 
     may::config()
         .set_workers(1)

@@ -1,6 +1,6 @@
 //! What a worker takes of the host at worst, for the master to compare with what there is.
 
-use super::accept::TURNED_AWAY;
+pub use super::accept::TURNED_AWAY;
 use crate::config::Config;
 
 /// Descriptors of a lane: its database connection with its event loop, or SQLite's three files and a journal, and its
@@ -46,4 +46,14 @@ pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
         mappings: connections * MAPPINGS_A_CONNECTION + other_mappings,
         other_mappings,
     }
+}
+
+/// How many connections a worker takes: what is configured, or what its limit on open files has room for beside all else
+/// that it opens, if that is less; one at least. `listeners` are the sockets that it holds.
+pub fn connections_that_fit(config: &Config, listeners: u64, open_files: u64) -> usize {
+    let others = needs(config, listeners).other_descriptors + TURNED_AWAY as u64;
+    let room = open_files.saturating_sub(others).max(1);
+    usize::try_from(room).map_or(config.limits.max_connections, |room| {
+        room.min(config.limits.max_connections)
+    })
 }
