@@ -1,7 +1,9 @@
 //! The way to a server: tries the servers of a URL in turn, each with as much TLS as `sslmode` wants, and
 //! sets the session up. Called by the pool's threads and by the tools; bounded in time.
 
+use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use tokio_postgres::config as pg;
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::session::{Session, text};
+use super::session::{CallError, Session, text};
 use crate::store::Deadline;
 use crate::store::url::{ChannelBinding, Host, PostgresUrl, Server, SslMode, TargetSession};
 
@@ -111,8 +113,14 @@ impl Connector {
         let deadline = Deadline::after(self.timeout);
         let mut first_refusal = None;
         for mode in modes {
-            let config = self.config(server, *mode);
-            match self.attempt(config, wanted, deadline) {
+            let attempt = || self.attempt(self.config(server, *mode), wanted, deadline);
+            // What cut one connection before it was of use, a failover or a firewall, cuts the next one rarely; and a
+            // failure here would keep all lanes out for a while.
+            let outcome = match attempt() {
+                Err(refusal) if refusal.was_cut && !deadline.passed() => attempt(),
+                outcome => outcome,
+            };
+            match outcome {
                 Ok(session) => return Ok(session),
                 Err(refusal) => {
                     let final_word = !refusal.other_mode_may_help || deadline.passed();
@@ -160,7 +168,7 @@ impl Connector {
                 self.note_room(&answer);
                 is_wanted(client, wanted).await
             })
-            .map_err(|error| Refusal::last(super::error::call_text(&error)))?
+            .map_err(|error| Refusal::from_call(&error))?
             .map_err(Refusal::last)?;
         Ok(session)
     }
@@ -244,6 +252,8 @@ struct Refusal {
     why: String,
     /// It may take us with TLS if this was without, and the other way round.
     other_mode_may_help: bool,
+    /// It had taken the connection, which broke.
+    was_cut: bool,
 }
 
 impl Refusal {
@@ -251,6 +261,14 @@ impl Refusal {
         Refusal {
             why,
             other_mode_may_help: false,
+            was_cut: false,
+        }
+    }
+
+    fn from_call(error: &CallError) -> Self {
+        Refusal {
+            was_cut: matches!(error, CallError::Lost(_)),
+            ..Refusal::last(super::error::call_text(error))
         }
     }
 
@@ -259,9 +277,17 @@ impl Refusal {
         let tls = error.to_string().contains("TLS");
         let no_entry =
             error.code() == Some(&postgres::error::SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+        let broken = error.source().and_then(|source| source.downcast_ref());
+        let was_cut = broken.is_some_and(|error: &io::Error| {
+            matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+            )
+        });
         Refusal {
             why: text(error),
             other_mode_may_help: tls || no_entry,
+            was_cut: was_cut || error.is_closed(),
         }
     }
 }
