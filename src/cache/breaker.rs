@@ -1,20 +1,19 @@
-//! Leaving a Redis alone that fails, so that no lane waits on it, and saying so once.
+//! Leaving a Redis alone that fails, so that no lane waits on it, and saying so once. No lane finds out whether it is back:
+//! behind a network that swallows everything each try would cost a request its time. The clerk of the debts does.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long to leave Redis alone after it failed.
-const BREAK: Duration = Duration::from_millis(250);
-
 /// How often a Redis that keeps refusing is said to.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Leaves a failing Redis alone for [`BREAK`] at a time, and says each change once.
+/// Open while Redis is away, as far as is known.
 pub(super) struct Breaker {
     start: Instant,
-    /// Milliseconds since `start` until which nobody tries.
-    until: AtomicU64,
     down: AtomicBool,
+    /// How often it has opened. A connection that was begun before the last time is worth nothing: what failed one of them
+    /// may have failed all, and each would show it by a time-out.
+    openings: AtomicU64,
     /// Milliseconds since `start` before which a refusal is not said again.
     quiet_until: AtomicU64,
 }
@@ -23,8 +22,8 @@ impl Default for Breaker {
     fn default() -> Self {
         Breaker {
             start: Instant::now(),
-            until: AtomicU64::new(0),
             down: AtomicBool::new(false),
+            openings: AtomicU64::new(0),
             quiet_until: AtomicU64::new(0),
         }
     }
@@ -35,33 +34,25 @@ impl Breaker {
         self.start.elapsed().as_millis() as u64
     }
 
-    /// Open is: don't try. When its time is over one caller is let through to probe, and the others wait on.
+    /// Open is: don't try.
     pub(super) fn is_open(&self) -> bool {
-        if !self.down.load(Ordering::Relaxed) {
-            return false;
-        }
-        let until = self.until.load(Ordering::Relaxed);
-        let now = self.now();
-        now < until
-            || self
-                .until
-                .compare_exchange(
-                    until,
-                    now + BREAK.as_millis() as u64,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                )
-                .is_err()
+        self.down.load(Ordering::Acquire)
     }
 
-    pub(super) fn open(&self, why: &str) {
-        self.until
-            .store(self.now() + BREAK.as_millis() as u64, Ordering::Relaxed);
-        if !self.down.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                "redis: not available, so requests go to the database until it is back: {why}"
-            );
+    /// How often it has opened by now, which a connection that begins remembers.
+    pub(super) fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Acquire)
+    }
+
+    /// Notes that an exchange failed, on a connection that began after so many openings. True if the breaker has opened just
+    /// now; a connection of before tells nothing new.
+    pub(super) fn open(&self, openings: u64, why: &str) -> bool {
+        if openings != self.openings() || self.down.swap(true, Ordering::AcqRel) {
+            return false;
         }
+        self.openings.fetch_add(1, Ordering::AcqRel);
+        log::warn!("redis: not available, so requests go to the database until it is back: {why}");
+        true
     }
 
     /// Says that Redis refuses, once a minute.
@@ -79,8 +70,9 @@ impl Breaker {
         }
     }
 
+    /// Notes that Redis answers.
     pub(super) fn close(&self) {
-        if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
+        if self.down.swap(false, Ordering::AcqRel) {
             log::info!("redis: available again");
         }
     }
@@ -91,15 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_breaker_lets_one_probe_through_after_its_time() {
+    fn what_failed_before_the_last_opening_opens_nothing() {
         let breaker = Breaker::default();
         assert!(!breaker.is_open());
-        breaker.open("test");
+        let begun = breaker.openings();
+        assert!(breaker.open(begun, "test"));
         assert!(breaker.is_open());
-        breaker.until.store(0, Ordering::Relaxed);
-        assert!(!breaker.is_open(), "the first caller probes");
-        assert!(breaker.is_open(), "the next one waits for its outcome");
+        assert!(!breaker.open(begun, "of another lane"));
         breaker.close();
         assert!(!breaker.is_open());
+        assert!(!breaker.open(begun, "late"), "a connection of before");
+        assert!(!breaker.is_open());
+        assert!(breaker.open(breaker.openings(), "again"));
     }
 }

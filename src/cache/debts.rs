@@ -1,4 +1,4 @@
-//! Paying debts: a write that could not reach Redis may have left an old answer there, and nobody told the other hosts. A new
+//! Seeing to Redis' return, and paying debts: a write that could not reach Redis may have left an old answer there, and nobody told the other hosts. A new
 //! epoch makes all answers of before worthless, and a message makes every host forget what it keeps. Whoever of this host
 //! reaches Redis first does both: a lane that asks for something, or, since nobody may ask, a thread of the worker's own.
 
@@ -10,6 +10,7 @@ use std::{io, thread};
 
 use redis::{Client, RedisResult};
 
+use super::breaker::Breaker;
 use super::invalidations;
 use super::link::{Link, describe};
 use crate::scoreboard::Scoreboard;
@@ -26,6 +27,7 @@ pub(super) struct Debts {
     pub(super) channel: String,
     pub(super) epoch_key: String,
     pub(super) scoreboard: Scoreboard,
+    pub(super) breaker: Arc<Breaker>,
 }
 
 impl Debts {
@@ -54,7 +56,8 @@ impl Debts {
         Ok(())
     }
 
-    /// Starts the thread that settles, each time that it is unparked, until nothing is owed.
+    /// Starts the thread that, each time that it is unparked, tries to reach Redis until nothing is owed and lanes may ask
+    /// again.
     ///
     /// # Errors
     /// The kernel has no thread left for us.
@@ -75,11 +78,15 @@ impl Debts {
     }
 
     fn settle_at_last(&self) {
-        while self.scoreboard.redis_debt().is_some() {
-            let settled = Link::new(&self.client).and_then(|mut link| self.settle(&mut link));
-            if let Err(error) = settled {
-                log::debug!("redis: a debt can't be settled yet: {}", describe(&error));
-                thread::sleep(PAUSE);
+        while self.breaker.is_open() || self.scoreboard.redis_debt().is_some() {
+            let settled =
+                Link::new(&self.client, &self.breaker).and_then(|mut link| self.settle(&mut link));
+            match settled {
+                Ok(()) => self.breaker.close(),
+                Err(error) => {
+                    log::debug!("redis: still not available: {}", describe(&error));
+                    thread::sleep(PAUSE);
+                }
             }
         }
     }

@@ -1,8 +1,10 @@
 //! One connection to Redis with deadlines, and which process it leads to.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::breaker::Breaker;
 use redis::{Client, Connection, RedisError, RedisResult};
 
 /// How long one exchange with Redis may take. It is a cache on the same network: slower than this is down.
@@ -19,6 +21,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     /// The beginning of the `run_id` of INFO; empty where INFO is not to be had.
     run: String,
+    /// How often the breaker had opened when it was begun.
+    pub(super) openings: u64,
 }
 
 impl Link {
@@ -26,7 +30,8 @@ impl Link {
     ///
     /// # Errors
     /// Redis does not answer in time, or refuses us.
-    pub(super) fn new(client: &Client) -> RedisResult<Self> {
+    pub(super) fn new(client: &Client, breaker: &Breaker) -> RedisResult<Self> {
+        let openings = breaker.openings();
         let mut connection = client.get_connection_with_timeout(IO_TIMEOUT)?;
         connection.set_read_timeout(Some(IO_TIMEOUT))?;
         connection.set_write_timeout(Some(IO_TIMEOUT))?;
@@ -39,7 +44,11 @@ impl Link {
             Err(error) if !error.is_io_error() && !error.is_connection_dropped() => String::new(),
             Err(error) => return Err(error),
         };
-        Ok(Link { connection, run })
+        Ok(Link {
+            connection,
+            run,
+            openings,
+        })
     }
 
     /// A word that has never been an epoch: the time, 64 random bits for hosts that begin one in the same moment, and
@@ -70,14 +79,17 @@ fn run_of(info: &str) -> String {
 }
 
 /// r2d2's manager for Redis with deadlines: the one that the redis crate brings connects without any.
-pub(super) struct Connector(pub(super) Client);
+pub(super) struct Connector {
+    pub(super) client: Client,
+    pub(super) breaker: Arc<Breaker>,
+}
 
 impl r2d2::ManageConnection for Connector {
     type Connection = Link;
     type Error = RedisError;
 
     fn connect(&self) -> RedisResult<Link> {
-        Link::new(&self.0)
+        Link::new(&self.client, &self.breaker)
     }
 
     fn is_valid(&self, link: &mut Link) -> RedisResult<()> {
@@ -86,7 +98,7 @@ impl r2d2::ManageConnection for Connector {
 
     fn has_broken(&self, link: &mut Link) -> bool {
         use redis::ConnectionLike;
-        !link.connection.is_open()
+        !link.connection.is_open() || link.openings != self.breaker.openings()
     }
 }
 

@@ -16,8 +16,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -91,7 +92,9 @@ pub struct RedisCache {
     tombstone_life: Duration,
     scoreboard: Scoreboard,
     debts: Arc<Debts>,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
+    /// The thread that sees to what is owed, and to Redis' return; once it is started.
+    clerk: OnceLock<Thread>,
     /// What the leases of this process begin with, and how many there have been.
     leases: (String, AtomicU64),
 }
@@ -111,19 +114,24 @@ impl RedisCache {
         scoreboard: Scoreboard,
     ) -> Result<Self, String> {
         let client = Client::open(url).map_err(|error| describe(&error))?;
+        let breaker = Arc::new(Breaker::default());
         let pool = r2d2::Pool::builder()
             .max_size(connections)
             .min_idle(Some(0))
             .test_on_check_out(false)
             .connection_timeout(IO_TIMEOUT)
             .error_handler(Box::new(Quiet))
-            .build_unchecked(Connector(client.clone()));
+            .build_unchecked(Connector {
+                client: client.clone(),
+                breaker: breaker.clone(),
+            });
         let (channel, epoch_key) = (invalidations::channel(prefix), format!("{prefix}epoch"));
         let debts = Debts {
             client: client.clone(),
             channel: channel.clone(),
             epoch_key: epoch_key.clone(),
             scoreboard,
+            breaker: breaker.clone(),
         };
         let own = RandomState::new().hash_one(std::process::id());
         Ok(RedisCache {
@@ -136,7 +144,8 @@ impl RedisCache {
             tombstone_life: request_timeout + TOMBSTONE_MARGIN,
             scoreboard,
             debts: Arc::new(debts),
-            breaker: Breaker::default(),
+            breaker,
+            clerk: OnceLock::new(),
             leases: (format!("~{own:016x}-"), AtomicU64::new(0)),
         })
     }
@@ -274,6 +283,8 @@ impl RedisCache {
     /// The kernel has no thread left for us.
     pub fn listen(&self, trust: Arc<Trust>) -> io::Result<()> {
         let clerk = self.debts.start_clerk()?;
+        // Set once: this is called once.
+        let _ = self.clerk.set(clerk.clone());
         invalidations::listen(
             self.client.clone(),
             &self.channel,
@@ -337,30 +348,41 @@ impl RedisCache {
     /// Runs one exchange unless the breaker is open; a failure opens it. `None` if Redis was never asked, said no, or may
     /// have carried the commands out without our hearing of it.
     fn attempt<T>(&self, exchange: impl FnOnce(&mut Link) -> RedisResult<T>) -> Option<T> {
-        if self.breaker.is_open() {
-            return None;
-        }
-        let mut link = match self.pool.get() {
-            Ok(link) => link,
-            Err(error) => {
-                self.breaker.open(&error.to_string());
+        let mut link = loop {
+            if self.breaker.is_open() {
                 return None;
+            }
+            let openings = self.breaker.openings();
+            match self.pool.get() {
+                Ok(link) if link.openings == self.breaker.openings() => break link,
+                // Begun before Redis was away: the pool drops it.
+                Ok(_) => {}
+                Err(error) => {
+                    self.leave_alone(openings, &error.to_string());
+                    return None;
+                }
             }
         };
         match exchange(&mut link) {
-            Ok(value) => {
-                self.breaker.close();
-                Some(value)
-            }
+            Ok(value) => Some(value),
             // An answer, even a refusal (out of memory, read-only), means that Redis is there.
             Err(error) if !error.is_io_error() && !error.is_connection_dropped() => {
                 self.breaker.complain(&describe(&error));
                 None
             }
             Err(error) => {
-                self.breaker.open(&describe(&error));
+                self.leave_alone(link.openings, &describe(&error));
                 None
             }
+        }
+    }
+
+    /// From now on nobody asks Redis, until the clerk has reached it.
+    fn leave_alone(&self, openings: u64, why: &str) {
+        if self.breaker.open(openings, why)
+            && let Some(clerk) = self.clerk.get()
+        {
+            clerk.unpark();
         }
     }
 }
