@@ -15,6 +15,7 @@
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
 //! - `last_words`: a worker that is aborted or crashes tells where it stood.
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
+//! - `networks`: what lies between the server and its database breaks; no write is lost or made twice.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `privileges`: as whom workers run, and what they may do to the host.
 //! - `problems`: what is refused, and how it is said.
@@ -48,6 +49,7 @@ mod house;
 mod last_words;
 mod limits;
 mod manners;
+mod networks;
 mod outages;
 mod privileges;
 mod problems;

@@ -15,6 +15,7 @@ pub mod manager;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod relay;
 pub mod server;
 pub mod shoes;
 pub mod sockets;
