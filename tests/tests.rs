@@ -4,6 +4,7 @@
 //! - `access_log`: a line a request, never forged, lost in silence, or waited for.
 //! - `api`: the API table, row by row, over every store.
 //! - `cache`: Redis is filled, dropped, distrusted and never needed.
+//! - `checker`: no reader sees less than was acknowledged, while workers, connections and Redis die.
 //! - `coherence`: a write is visible to every worker once it is answered.
 //! - `configuration`: where settings come from, and how a wrong one is refused.
 //! - `control`: the control socket and `canvas-cluster ctl`.
@@ -22,6 +23,7 @@
 //! - `processes`: master and workers live and die.
 //! - `proxies`: whom a server behind a proxy takes for its client.
 //! - `reload`: SIGHUP, and no client notices.
+//! - `sabotage`: the checker notices a server that is broken on purpose (feature `sabotage` only).
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `service`: what a service manager is told, and the sockets that it passes and keeps.
 //! - `soak`: hundreds of reloads, changes and deaths in a row, under load, and every request that is lost is accounted for.
@@ -37,6 +39,7 @@
 mod access_log;
 mod api;
 mod cache;
+mod checker;
 mod coherence;
 mod configuration;
 mod control;
@@ -56,6 +59,8 @@ mod problems;
 mod processes;
 mod proxies;
 mod reload;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod secrets;
 mod service;
 mod soak;

@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod bystander;
 pub mod canvas;
+pub mod checker;
 pub mod crowd;
 pub mod dir;
 pub mod haproxy;

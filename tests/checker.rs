@@ -1,0 +1,141 @@
+//! No reader ever sees a value that is older than an acknowledged write, whoever dies meanwhile: readers and writers on all
+//! workers of one host or two, while workers, connections and Redis are killed at random.
+//!
+//! `tests/run checker 600` checks each for ten minutes, and prints what was read and written.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::backend::Kind;
+use crate::support::checker::{Verdict, check};
+use crate::support::postgres::Postgres;
+use crate::support::process::signal;
+use crate::support::redis::{self, Redis};
+use crate::support::{Backend, Server, alone};
+
+/// Of one host and its own: nothing.
+const NONE: Duration = Duration::ZERO;
+
+/// Of other hosts: the server promises one message, or half a second where that is lost. A busy machine may keep a
+/// process from running for long; an answer that is never corrected is what must show.
+const LAG: Duration = Duration::from_secs(5);
+
+/// So long that nothing is seen because its time was over.
+const FOR_EVER: [&str; 2] = ["--l1-ttl", "1h"];
+
+fn time() -> Duration {
+    match std::env::var("CANVAS_CHECK_SECONDS") {
+        Ok(text) => Duration::from_secs(text.parse().expect("CANVAS_CHECK_SECONDS is a number")),
+        Err(_) => Duration::from_secs(5),
+    }
+}
+
+fn seeded() -> fastrand::Rng {
+    let seed = fastrand::u64(..);
+    println!("the order of the troubles: seed {seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+fn serve(backend: &Backend) -> Server {
+    let mut server = backend.canvas().workers(3).args(FOR_EVER).start();
+    for expected in [
+        "SIGKILL",
+        "degraded",
+        "not available",
+        "database",
+        "store",
+        "redis",
+    ] {
+        server.allow(expected);
+    }
+    server
+}
+
+fn kill_a_worker(server: &Server, random: &mut fastrand::Rng) {
+    let workers: Vec<i32> = server.workers().into_iter().collect();
+    if let Some(victim) = random.choice(workers) {
+        signal(victim, Signal::SIGKILL);
+    }
+}
+
+#[track_caller]
+fn assert_coherent(what: &str, verdict: &Verdict) {
+    println!(
+        "{what}: {} reads, {} writes acknowledged, {} unknown, {} refused",
+        verdict.reads, verdict.acknowledged, verdict.unknown, verdict.refused
+    );
+    assert!(verdict.violations.is_empty(), "{what}: {verdict:?}");
+    assert!(
+        verdict.reads > 100 && verdict.acknowledged > 10,
+        "{what}: too little happened: {verdict:?}"
+    );
+}
+
+#[test]
+fn sqlite_while_workers_die() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = serve(&backend);
+    let mut random = seeded();
+    let verdict = check(&[&server], NONE, time(), || {
+        kill_a_worker(&server, &mut random);
+    });
+    assert_coherent("SQLite", &verdict);
+}
+
+/// Ends every connection of the database but our own.
+fn cut_connections(backend: &Backend) {
+    let Kind::Postgres(database) = &backend.kind else {
+        panic!("not PostgreSQL");
+    };
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                  WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database
+        .connect()
+        .execute(others, &[])
+        .expect("a superuser");
+}
+
+#[test]
+fn postgres_while_workers_and_connections_die() {
+    let _machine = alone();
+    let backend = Backend::on(Postgres::shared(), None);
+    backend.migrate();
+    let server = serve(&backend);
+    let mut random = seeded();
+    let verdict = check(&[&server], NONE, time(), || match random.bool() {
+        true => kill_a_worker(&server, &mut random),
+        false => cut_connections(&backend),
+    });
+    assert_coherent("PostgreSQL", &verdict);
+}
+
+#[test]
+fn two_hosts_while_workers_connections_and_redis_die() {
+    let _machine = alone();
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let (here, there) = (serve(&backend), serve(&backend));
+    let mut random = seeded();
+    let verdict = check(&[&here, &there], LAG, time() * 2, || {
+        match random.u8(..5) {
+            0 => kill_a_worker(&here, &mut random),
+            1 => kill_a_worker(&there, &mut random),
+            2 => cut_connections(&backend),
+            3 => {
+                let mut connection = redis::connect(&redis.url()).expect("the test's Redis");
+                let _: i64 = ::redis::cmd("CLIENT")
+                    .arg(&["KILL", "SKIPME", "yes"])
+                    .query(&mut connection)
+                    .expect("CLIENT KILL");
+            }
+            _ => {
+                redis.kill();
+                redis.start();
+            }
+        };
+    });
+    assert_coherent("two hosts", &verdict);
+}
