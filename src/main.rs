@@ -115,14 +115,18 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             println!("the configuration is good");
             Ok(())
         }
-        Mode::Migrate => {
+        Mode::Migrate { notify } => {
             drop_privileges(&config).map_err(system)?;
-            let done = schema::migrate(&database).map_err(|error| system(error.to_string()))?;
+            let done =
+                schema::migrate(&database, notify).map_err(|error| system(error.to_string()))?;
             let said = |made, what: &str| {
                 println!("{what}: {}", if made { "created" } else { "there already" })
             };
             said(done.table, "table shoe_images");
             said(done.index, "index on shoe_id");
+            if let Some(made) = done.notify {
+                said(made, "triggers that tell of changes");
+            }
             Ok(())
         }
         Mode::Seed(options) => drop_privileges(&config)

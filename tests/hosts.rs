@@ -6,6 +6,7 @@ use crate::support::backend::Kind;
 use crate::support::postgres::Postgres;
 use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
+use crate::support::relay::Relay;
 use crate::support::shoes::{create, draft, list_target, put, row};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
@@ -203,4 +204,100 @@ fn a_write_past_the_server_is_seen_when_its_time_is_over() {
     assert!(shows(&uncached, "1"));
     wait_until(PATIENCE, "the write to be seen", || shows(&hasty, "1"));
     assert!(shows(&patient, "0"), "the patient one asked again");
+}
+
+/// A database of PostgreSQL with the triggers, and a Redis that keeps answers for as long as it likes.
+fn telling() -> Backend {
+    let backend = Backend::unmigrated_postgres_redis();
+    backend.tool("migrate").arg("--with-notify").run().expect(0);
+    backend
+}
+
+fn serve_hearing(backend: &Backend) -> Server {
+    let canvas = backend.canvas().workers(2).args(FOR_EVER);
+    canvas.args(["--database-notify"]).start()
+}
+
+/// Each worker has an answer of its own, and another worker may be the one that was told.
+#[track_caller]
+fn wait_until_all_show(server: &Server, shoe: i64, expected: &str) {
+    for (worker, mut client) in server.one_client_per_worker() {
+        wait_until(PATIENCE, &format!("worker {worker} to show it"), || {
+            let answer = client.get(&list_target(shoe)).expect("an answer");
+            answer.expect(200).text() == expected
+        });
+    }
+}
+
+/// Whatever somebody does in the database, at the console or in a program of their own.
+#[test]
+fn a_write_past_the_server_is_seen_at_once_where_the_database_tells() {
+    let backend = telling();
+    let server = serve_hearing(&backend);
+    let id = create(&server, 7, &[("img1", "0")]);
+    let shown = |img1: &str| format!("[{}]", row(id, 7, &[("img1", img1)]));
+    wait_until_all_show(&server, 7, &shown("0"));
+    backend.execute("UPDATE shoe_images SET img1 = '1' WHERE shoe_id = 7");
+    wait_until_all_show(&server, 7, &shown("1"));
+    // One that moves to another shoe changes both.
+    wait_until_all_show(&server, 8, "[]");
+    backend.execute("UPDATE shoe_images SET shoe_id = 8 WHERE shoe_id = 7");
+    wait_until_all_show(&server, 7, "[]");
+    wait_until_all_show(&server, 8, &format!("[{}]", row(id, 8, &[("img1", "1")])));
+    backend.execute("DELETE FROM shoe_images");
+    wait_until_all_show(&server, 8, "[]");
+    // More shoes than are named.
+    backend.execute("INSERT INTO shoe_images (shoe_id, img1) SELECT n, 'many' FROM generate_series(1, 500) AS n");
+    let many = "SELECT count(*) FROM shoe_images WHERE img1 = 'many'";
+    assert_eq!(backend.count(many), 500);
+    for (worker, mut client) in server.one_client_per_worker() {
+        wait_until(PATIENCE, &format!("worker {worker} to show them"), || {
+            let rows = client.get(&list_target(7)).expect("an answer").expect(200);
+            rows.json()[0]["img1"] == "many"
+        });
+    }
+    backend.execute("TRUNCATE shoe_images");
+    wait_until_all_show(&server, 7, "[]");
+}
+
+/// What was told while nobody heard is made good by forgetting everything.
+#[test]
+fn a_write_that_was_told_to_nobody_is_seen_when_the_listener_is_back() {
+    let _machine = alone();
+    let relay = Relay::to(Postgres::shared().port());
+    let mut backend = telling();
+    let direct = backend.database_url.clone();
+    backend.database_url = relay.url(&direct, Postgres::shared().port());
+    let mut server = serve_hearing(&backend);
+    server.allow("not available");
+    create(&server, 7, &[("img1", "0")]);
+    for (_, mut client) in server.one_client_per_worker() {
+        client.get(&list_target(7)).expect("an answer").expect(200);
+    }
+    for write in 1..=3 {
+        relay.swallow_everything();
+        backend.execute(&format!("UPDATE shoe_images SET img1 = '{write}'"));
+        relay.heal();
+        relay.reset_all();
+        for (worker, mut client) in server.one_client_per_worker() {
+            wait_until(PATIENCE, &format!("worker {worker} to show it"), || {
+                let answer = client.get(&list_target(7)).expect("an answer");
+                answer.status == 200
+                    && answer.json()[0]["img1"].as_str() == Some(&*format!("{write}"))
+            });
+        }
+    }
+}
+
+#[test]
+fn a_server_that_would_hear_nothing_says_so() {
+    let backend = Backend::postgres_redis();
+    let server = serve_hearing(&backend);
+    server.wait_for_line("migrate --with-notify");
+    drop(server);
+    let sqlite = Backend::unmigrated_sqlite();
+    let refused = sqlite.tool("migrate").arg("--with-notify").run();
+    refused
+        .expect(111)
+        .naming(&["--with-notify is for PostgreSQL"]);
 }

@@ -32,7 +32,10 @@ pub enum Mode {
     /// Serve; no subcommand.
     Serve,
     /// Create the schema.
-    Migrate,
+    Migrate {
+        /// Also create the triggers that tell of changes.
+        notify: bool,
+    },
     /// Fill the table with generated shoes.
     Seed(SeedOptions),
     /// Validate the configuration and print it, without binding anything.
@@ -131,7 +134,9 @@ pub fn parse(
     let mode = match inner {
         None => Mode::Serve,
         Some(("print", matches)) => return Err(Exit::Info(page_of(matches))),
-        Some(("migrate", _)) => Mode::Migrate,
+        Some(("migrate", matches)) => Mode::Migrate {
+            notify: matches.get_flag("with-notify"),
+        },
         Some(("seed", matches)) => Mode::Seed(seed_options(matches)?),
         Some(("tune", matches)) => Mode::Tune(tune_of(matches)),
         Some(("ctl", matches)) => Mode::Ctl(ctl::read(matches)?),
@@ -160,7 +165,16 @@ pub fn command() -> Command {
         .after_help(AFTER_HELP)
         .subcommand_required(false)
         .args(SETTINGS.iter().map(arg_of))
-        .subcommand(Command::new("migrate").about("Create the schema in the database"))
+        .subcommand(
+            Command::new("migrate")
+                .about("Create the schema in the database")
+                .arg(
+                    Arg::new("with-notify")
+                        .long("with-notify")
+                        .action(ArgAction::SetTrue)
+                        .help("Also create triggers that tell of each change, for servers with --database-notify (PostgreSQL)"),
+                ),
+        )
         .subcommand(
             Command::new("seed").about("Fill the table with generated shoes").args([
                 Arg::new("rows")

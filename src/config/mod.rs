@@ -91,6 +91,8 @@ pub struct Config {
     pub tune_host: bool,
     /// Whether workers are refused the system calls that they never need.
     pub seccomp: bool,
+    /// Whether workers hear of writes made past them, as the database tells.
+    pub database_notify: bool,
     /// As whom workers run; `None` for as whom the server was started.
     pub user: Option<Account>,
     pub log_level: log::LevelFilter,

@@ -107,6 +107,7 @@ pub(super) fn resolve(
         max_worker_rss: values.max_worker_rss,
         tune_host: values.tune_host,
         seccomp: values.seccomp,
+        database_notify: values.database_notify,
         user,
         log_level: values.log_level,
         access_log: values.access_log,

@@ -253,6 +253,16 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "database_notify",
+        value_name: "true|false",
+        default: Preset::Value("false"),
+        group: Group::Database,
+        help: "Hear at once of writes made past this server, from the triggers that migrate --with-notify makes in PostgreSQL; one more connection per worker",
+        kind: Kind::Switch {
+            field: |v| &mut v.database_notify,
+        },
+    },
+    Setting {
         key: "lanes",
         value_name: "N",
         default: Preset::Value("4"),

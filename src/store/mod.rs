@@ -22,6 +22,7 @@ use self::postgres::PostgresStore;
 use self::sqlite::SqliteStore;
 use self::url::DatabaseUrl;
 
+pub use self::postgres::notices;
 pub(crate) use self::postgres::{
     Session, connect as connect_postgres, refusal as postgres_refusal,
     store_error as postgres_error, take_lock,
@@ -139,6 +140,17 @@ pub fn open(url: &DatabaseUrl, pool: PoolOptions) -> Result<Arc<dyn Store>, Stor
     match url {
         DatabaseUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, pool))),
         DatabaseUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(url, pool)?)),
+    }
+}
+
+/// Prepares to hear of writes that are made past this server; `None` if the database can't tell.
+///
+/// # Errors
+/// As [`open`].
+pub fn listen(url: &DatabaseUrl) -> Result<Option<notices::Listener>, StoreError> {
+    match url {
+        DatabaseUrl::Sqlite(_) => Ok(None),
+        DatabaseUrl::Postgres(url) => postgres::listener(url).map(Some),
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Lanes {
     /// The coroutine that wakes them, once it runs.
     porter: OnceLock<Coroutine>,
     store: Arc<dyn Store>,
-    redis: Option<RedisCache>,
+    redis: Option<Arc<RedisCache>>,
     /// Where each lane notes what it is about to commit.
     row: Row,
     request_timeout: Duration,
@@ -84,7 +84,7 @@ impl Lanes {
     /// Lanes over a store and, maybe, Redis. Nothing runs before [`Lanes::start`].
     pub fn new(
         store: Arc<dyn Store>,
-        redis: Option<RedisCache>,
+        redis: Option<Arc<RedisCache>>,
         row: Row,
         request_timeout: Duration,
         share: Share,

@@ -9,6 +9,7 @@ mod breaker;
 mod clock;
 pub mod control;
 mod flights;
+mod hearing;
 mod lanes;
 mod last_words;
 pub mod needs;
@@ -202,6 +203,19 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
             .listen(trust.clone())
             .map_err(failed("can't listen to other hosts"))?;
     }
+    let redis = redis.map(Arc::new);
+    if config.database_notify {
+        let listener = store::listen(&database_url(config)?).map_err(|error| error.to_string())?;
+        match listener {
+            Some(listener) => {
+                hearing::start(listener, redis.clone(), scoreboard, slot == 0)
+                    .map_err(failed("can't listen to the database"))?;
+            }
+            None => {
+                log::warn!("store: SQLite can't tell of writes, so database_notify has no effect")
+            }
+        }
+    }
     let generations = scoreboard.generations();
     let l1 = L1::new(config.l1_bytes, config.l1_ttl, generations, trust);
     let lanes = Arc::new(Lanes::new(
@@ -344,13 +358,17 @@ fn finish_signals() -> io::Result<SignalFd> {
     )?)
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, String> {
-    let url = match &config.database {
-        Database::Embedded { path } => DatabaseUrl::Sqlite(path.clone()),
+fn database_url(config: &Config) -> Result<DatabaseUrl, String> {
+    match &config.database {
+        Database::Embedded { path } => Ok(DatabaseUrl::Sqlite(path.clone())),
         Database::Url(url) => {
-            DatabaseUrl::parse(url.expose()).map_err(|error| format!("database_url: {error}"))?
+            DatabaseUrl::parse(url.expose()).map_err(|error| format!("database_url: {error}"))
         }
-    };
+    }
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, String> {
+    let url = database_url(config)?;
     let pool = PoolOptions {
         max_size: u32::try_from(config.lanes).unwrap_or(u32::MAX),
         // A patient server is patient with connections, too.

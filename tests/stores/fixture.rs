@@ -34,7 +34,7 @@ impl Fixture {
     }
 
     pub fn at(url: DatabaseUrl) -> Fixture {
-        schema::migrate(&url).expect("a migration");
+        schema::migrate(&url, false).expect("a migration");
         let store = open(&url, PoolOptions::default()).expect("a store");
         Fixture {
             url,

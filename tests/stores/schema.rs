@@ -28,7 +28,7 @@ fn each(test: impl Fn(&DatabaseUrl, &mut dyn FnMut(&str))) {
 }
 
 fn shape_error(url: &DatabaseUrl) -> String {
-    match migrate(url) {
+    match migrate(url, false) {
         Err(StoreError::Schema(why)) => why,
         other => panic!("{url}: {other:?}"),
     }
@@ -38,35 +38,39 @@ fn shape_error(url: &DatabaseUrl) -> String {
 fn a_migration_may_be_repeated() {
     each(|url, sql| {
         assert_eq!(
-            migrate(url).unwrap(),
+            migrate(url, false).unwrap(),
             Migrated {
                 table: true,
-                index: true
+                index: true,
+                notify: None,
             }
         );
         assert_eq!(
-            migrate(url).unwrap(),
+            migrate(url, false).unwrap(),
             Migrated {
                 table: false,
-                index: false
+                index: false,
+                notify: None,
             }
         );
         sql("DROP INDEX shoe_images_shoe_id_idx");
         assert_eq!(
-            migrate(url).unwrap(),
+            migrate(url, false).unwrap(),
             Migrated {
                 table: false,
-                index: true
+                index: true,
+                notify: None,
             }
         );
         let store = open(url, PoolOptions::default()).unwrap();
         store.insert(&bare(1), &NoFence, soon()).unwrap();
         sql("DROP INDEX shoe_images_shoe_id_idx");
         assert_eq!(
-            migrate(url).unwrap(),
+            migrate(url, false).unwrap(),
             Migrated {
                 table: false,
-                index: true
+                index: true,
+                notify: None,
             }
         );
     });
@@ -77,7 +81,7 @@ fn of_migrations_at_once_one_does_the_work() {
     each(|url, _| {
         let done: Vec<Migrated> = std::thread::scope(|scope| {
             let all: Vec<_> = (0..5)
-                .map(|_| scope.spawn(|| migrate(url).unwrap()))
+                .map(|_| scope.spawn(|| migrate(url, false).unwrap()))
                 .collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()
         });
@@ -107,7 +111,7 @@ fn a_database_of_the_seeds_shape_works_unchanged() {
             COLUMNS.to_uppercase()
         ));
         sql("CREATE INDEX mine ON Shoe_Images (shoe_id)");
-        assert_eq!(migrate(url).unwrap(), Migrated::default());
+        assert_eq!(migrate(url, false).unwrap(), Migrated::default());
         let store = open(url, PoolOptions::default()).unwrap();
         let row = store.insert(&draft(7, "x"), &NoFence, soon()).unwrap();
         assert_eq!(store.shoes(&[7], soon()).unwrap()[0], [row]);
@@ -126,10 +130,11 @@ fn more_columns_in_another_order_will_do() {
             "CREATE TABLE shoe_images ({columns}, note text, day int NOT NULL DEFAULT 1, shoe_id int, {id})"
         ));
         assert_eq!(
-            migrate(url).unwrap(),
+            migrate(url, false).unwrap(),
             Migrated {
                 table: false,
-                index: true
+                index: true,
+                notify: None,
             }
         );
         let store = open(url, PoolOptions::default()).unwrap();
@@ -208,16 +213,17 @@ fn an_index_that_was_left_half_built_is_built_again() {
     let server = Server::shared();
     let database = server.database();
     let url = parse(&server.socket_url(&database));
-    migrate(&url).unwrap();
+    migrate(&url, false).unwrap();
     let mut admin = server.admin(&database);
     admin
         .batch_execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'shoe_images_shoe_id_idx'::regclass")
         .unwrap();
     assert_eq!(
-        migrate(&url).unwrap(),
+        migrate(&url, false).unwrap(),
         Migrated {
             table: false,
-            index: true
+            index: true,
+            notify: None,
         }
     );
     let valid =

@@ -64,7 +64,7 @@ fn a_hundred_thousand_shoes_are_all_there_and_numbers_go_on(fixture: &Fixture) {
         "the sequence goes on after the seeded rows"
     );
     // Nothing to migrate: the index is back.
-    let migrated = canvas_cluster::store::schema::migrate(&fixture.url).unwrap();
+    let migrated = canvas_cluster::store::schema::migrate(&fixture.url, false).unwrap();
     assert!(!migrated.table && !migrated.index);
 }
 

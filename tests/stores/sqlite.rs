@@ -41,7 +41,7 @@ fn a_missing_file_is_not_created_and_is_used_as_soon_as_it_is_there() {
     );
     assert!(!path.exists());
 
-    schema::migrate(&DatabaseUrl::Sqlite(path.clone())).unwrap();
+    schema::migrate(&DatabaseUrl::Sqlite(path.clone()), false).unwrap();
     let begun = Instant::now();
     while store.ping(within(1000)).is_err() {
         assert!(begun.elapsed() < Duration::from_secs(5));
@@ -127,7 +127,7 @@ fn a_full_disk_refuses_a_write_and_keeps_what_was_there() {
         return;
     }
     let path = folder.path().join("shoes.db");
-    schema::migrate(&DatabaseUrl::Sqlite(path.clone())).unwrap();
+    schema::migrate(&DatabaseUrl::Sqlite(path.clone()), false).unwrap();
     let store = open_file(&path);
     let mut stored = Vec::new();
     let error = loop {

@@ -54,7 +54,7 @@ fn each_mode_asks_for_what_it_says() {
         }
     });
     let database = server.database();
-    schema::migrate(&parse(&server.socket_url(&database))).unwrap();
+    schema::migrate(&parse(&server.socket_url(&database)), false).unwrap();
     server
         .admin("postgres")
         .batch_execute("CREATE ROLE badge SUPERUSER LOGIN; CREATE ROLE open SUPERUSER LOGIN")
@@ -216,7 +216,7 @@ fn each_mode_asks_for_what_it_says() {
 fn a_server_without_tls_is_used_by_prefer_and_refused_by_require() {
     let server = Server::shared();
     let database = server.database();
-    schema::migrate(&parse(&server.socket_url(&database))).unwrap();
+    schema::migrate(&parse(&server.socket_url(&database)), false).unwrap();
     let ping = |url: String| {
         open(&parse(&url), PoolOptions::default())
             .unwrap()

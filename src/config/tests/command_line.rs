@@ -13,7 +13,11 @@ fn subcommands_take_all_flags_before_and_after() {
     };
     for (args, mode) in [
         (&[][..], Mode::Serve),
-        (&["migrate"], Mode::Migrate),
+        (&["migrate"], Mode::Migrate { notify: false }),
+        (
+            &["migrate", "--with-notify"],
+            Mode::Migrate { notify: true },
+        ),
         (&["check", "--lanes=2"], Mode::Check),
         (
             &["seed", "--rows", "5", "--lanes", "2"],

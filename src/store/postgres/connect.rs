@@ -13,6 +13,7 @@ use tokio_postgres::config as pg;
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::notices::Heard;
 use super::session::{CallError, Session, text};
 use crate::store::Deadline;
 use crate::store::url::{ChannelBinding, Host, PostgresUrl, Server, SslMode, TargetSession};
@@ -59,6 +60,8 @@ pub(crate) struct Connector {
     pub(crate) room: Arc<AtomicU32>,
     /// Which servers, by number, swallowed an attempt lately.
     pub(crate) silent: Silence,
+    /// Where notices go, of sessions that are to hear them.
+    pub(super) heard: Option<Heard>,
 }
 
 impl Connector {
@@ -148,7 +151,7 @@ impl Connector {
             tokio::time::timeout(deadline.left(), config.connect(self.tls.clone())).await
         });
         let mut session = match connecting {
-            Ok(Ok(halves)) => Session::new(runtime, halves, config),
+            Ok(Ok(halves)) => Session::new(runtime, halves, config, self.heard.clone()),
             Ok(Err(error)) => {
                 close(runtime);
                 return Err(Refusal::from_server(&error));

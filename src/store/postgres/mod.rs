@@ -10,6 +10,7 @@ mod connect;
 mod error;
 mod lock;
 mod manager;
+pub mod notices;
 mod session;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use super::{
 
 pub(crate) use self::error::{refusal, store_error};
 pub(crate) use self::lock::take_lock;
+use self::notices::Listener;
 pub(crate) use self::session::Session;
 
 /// The statements, spelled once. Their columns are those of [`row`], in this order. The table's name is
@@ -80,6 +82,7 @@ impl PostgresStore {
             statement_timeout: options.statement_timeout.max(Duration::from_millis(1)),
             room: room.clone(),
             silent: Silence::default(),
+            heard: None,
         };
         let manager = Manager {
             connector,
@@ -406,19 +409,31 @@ impl Store for PostgresStore {
 /// # Errors
 /// [`StoreError::Unavailable`] with what each server said.
 pub(crate) fn connect(url: &PostgresUrl) -> Result<Session, StoreError> {
+    connector(url)?.connect().map_err(StoreError::Unavailable)
+}
+
+/// Prepares to hear of writes that are made past this server. Connects to nothing yet.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] if a certificate or key file named in the URL can't be read.
+pub(super) fn listener(url: &PostgresUrl) -> Result<Listener, StoreError> {
+    connector(url).map(Listener::new)
+}
+
+fn connector(url: &PostgresUrl) -> Result<Connector, StoreError> {
     let timeout = url
         .connect_timeout
         .unwrap_or(PoolOptions::default().connect_timeout);
     let statement_timeout = Duration::ZERO;
-    let connector = Connector {
+    Ok(Connector {
         url: url.clone(),
         tls: tls::connector(url)?,
         timeout,
         statement_timeout,
         room: Arc::default(),
         silent: Silence::default(),
-    };
-    connector.connect().map_err(StoreError::Unavailable)
+        heard: None,
+    })
 }
 
 fn images(rows: &[Row]) -> Result<Vec<ShoeImages>, postgres::Error> {

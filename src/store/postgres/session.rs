@@ -18,9 +18,11 @@ use std::time::Duration;
 use postgres::error::SqlState;
 use postgres::types::Type;
 use postgres::{Error, Statement};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
+use super::notices::Heard;
 use crate::store::Deadline;
 
 /// How long a session that is let go may take to say goodbye.
@@ -58,18 +60,24 @@ struct Link {
 }
 
 impl Session {
-    /// Joins the halves that `tokio_postgres::Config::connect` made on `runtime`.
+    /// Joins the halves that `tokio_postgres::Config::connect` made on `runtime`. `heard` is where notices go, which are dropped
+    /// otherwise.
     pub(super) fn new<S, T>(
         runtime: Runtime,
         (client, connection): (Client, tokio_postgres::Connection<S, T>),
         route: tokio_postgres::Config,
+        heard: Option<Heard>,
     ) -> Self
     where
-        tokio_postgres::Connection<S, T>: Future<Output = Result<(), Error>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let link = Link {
             runtime,
-            wire: Box::pin(connection),
+            wire: match heard {
+                Some(heard) => Box::pin(heard.keep_from(connection)),
+                None => Box::pin(connection),
+            },
             client,
         };
         Session {

@@ -4,12 +4,14 @@
 //! An existing table is never altered. It may have more columns than ours, in any order, as long as rows
 //! can be stored without filling them.
 
+mod notify;
 pub(crate) mod postgres;
 mod sqlite;
 
 use super::url::DatabaseUrl;
 use super::{MEDIA_COLUMNS, StoreError};
 
+pub(crate) use self::notify::NOTIFY_CHANNEL;
 pub(crate) use self::sqlite::{migrate_connection, migrate_file};
 
 /// The index that answers `WHERE shoe_id = …`, by the name PostgreSQL would give it itself.
@@ -22,19 +24,26 @@ pub struct Migrated {
     pub table: bool,
     /// The index on `shoe_id` was created.
     pub index: bool,
+    /// The triggers that tell of changes were created; none if they were not asked for.
+    pub notify: Option<bool>,
 }
 
 /// Creates the table and its index on `shoe_id` where they are missing, and checks an existing table. May
-/// be repeated, and run by several processes at once. A missing SQLite file is created (mode 0600).
+/// be repeated, and run by several processes at once. A missing SQLite file is created (mode 0600). With `notify`
+/// triggers tell of each change (NOTIFY), which takes PostgreSQL.
 ///
 /// # Errors
 /// [`StoreError::Schema`] with every difference if a table of another shape is there; it is left as it is.
 /// [`StoreError::Refused`] if we may not create, or if another migration or seed is at work for longer than
 /// half a minute.
-pub fn migrate(url: &DatabaseUrl) -> Result<Migrated, StoreError> {
+pub fn migrate(url: &DatabaseUrl, notify: bool) -> Result<Migrated, StoreError> {
     match url {
+        DatabaseUrl::Sqlite(_) if notify => Err(StoreError::Refused(
+            "SQLite can't tell other processes of changes: --with-notify is for PostgreSQL"
+                .to_owned(),
+        )),
         DatabaseUrl::Sqlite(path) => migrate_file(path),
-        DatabaseUrl::Postgres(url) => postgres::migrate(url),
+        DatabaseUrl::Postgres(url) => postgres::migrate(url, notify),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use super::notify::ensure_triggers;
 use super::{Column, INDEX, Migrated, differences, judge};
 use crate::store::url::PostgresUrl;
 use crate::store::{Deadline, Session, StoreError, connect_postgres, postgres_error, take_lock};
@@ -45,12 +46,20 @@ const SELECT_INDEXES: &str = "SELECT c.relname::text, i.indisvalid FROM pg_catal
     WHERE i.indrelid = $1 AND i.indpred IS NULL AND a.attname = 'shoe_id'";
 
 /// [`super::migrate`] for PostgreSQL.
-pub(super) fn migrate(url: &PostgresUrl) -> Result<Migrated, StoreError> {
+pub(super) fn migrate(url: &PostgresUrl, notify: bool) -> Result<Migrated, StoreError> {
     let mut session = connect_postgres(url)?;
     take_lock(&mut session, LOCK_PATIENCE)?;
     let table = ensure_table(&mut session)?;
     let index = ensure_index(&mut session, !table)?;
-    Ok(Migrated { table, index })
+    let notify = match notify {
+        true => Some(ensure_triggers(&mut session)?),
+        false => None,
+    };
+    Ok(Migrated {
+        table,
+        index,
+        notify,
+    })
 }
 
 /// Creates the table if it is missing, else checks it; true if it was created. The caller holds the lock.

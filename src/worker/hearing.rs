@@ -1,0 +1,94 @@
+//! Writes that were made past every server, straight in the database: a thread that hears of them and has the caches forget
+//! what they keep. While it hears nothing, for want of a connection, answers are as old as their time allows, and what was
+//! missed is made good at its return by forgetting everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, thread};
+
+use crate::cache::redis::RedisCache;
+use crate::scoreboard::Scoreboard;
+use crate::scoreboard::generations::Entry;
+use crate::store::notices::{Listener, Notice};
+
+/// How long to leave the database alone after it could not be reached.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Starts the thread. `speaks` is whether this worker says what concerns all of them.
+///
+/// # Errors
+/// The kernel has no thread left for us.
+pub fn start(
+    mut listener: Listener,
+    redis: Option<Arc<RedisCache>>,
+    scoreboard: Scoreboard,
+    speaks: bool,
+) -> io::Result<()> {
+    let hearing = Hearing { redis, scoreboard };
+    thread::Builder::new()
+        .name("notices".to_owned())
+        .spawn(move || {
+            let mut has_missed = false;
+            let mut is_told = false;
+            loop {
+                match listener.connect() {
+                    Ok(has_triggers) => {
+                        if !has_triggers && speaks && !is_told {
+                            is_told = true;
+                            log::warn!(
+                                "store: writes made past this server are not heard of, for the table has no triggers that \
+                                 tell: `canvas-cluster migrate --with-notify` makes them"
+                            );
+                        }
+                        if has_missed {
+                            hearing.heed(&[Notice::Everything]);
+                        }
+                        while let Ok(notices) = listener.wait() {
+                            hearing.heed(&notices);
+                        }
+                        has_missed = true;
+                    }
+                    // The lanes say that the database is away.
+                    Err(error) => log::debug!("store: nothing is heard of other writers: {error}"),
+                }
+                thread::sleep(PAUSE);
+            }
+        })
+        .map(drop)
+}
+
+struct Hearing {
+    redis: Option<Arc<RedisCache>>,
+    scoreboard: Scoreboard,
+}
+
+impl Hearing {
+    /// Redis first: what is asked of it between the two must be too old already.
+    fn heed(&self, notices: &[Notice]) {
+        let generations = self.scoreboard.generations();
+        if notices.contains(&Notice::Everything) {
+            if self.redis.is_some() {
+                // A new epoch, which the clerk begins at once.
+                self.scoreboard.owe_redis();
+            }
+            generations.bump_all();
+            return;
+        }
+        let of = |notice: &Notice| match notice {
+            Notice::Shoe { shoe_id, by_server } => Some((*shoe_id, *by_server)),
+            Notice::Everything => None,
+        };
+        let others: Vec<i32> = notices
+            .iter()
+            .filter_map(of)
+            .filter(|(_, by_server)| !by_server)
+            .map(|(shoe_id, _)| shoe_id)
+            .collect();
+        if let Some(redis) = self.redis.as_ref().filter(|_| !others.is_empty()) {
+            redis.forget(&others);
+        }
+        for (shoe_id, _) in notices.iter().filter_map(of) {
+            generations.bump(Entry::of_shoe(shoe_id));
+        }
+    }
+}
