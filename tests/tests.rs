@@ -18,6 +18,7 @@
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
 //! - `networks`: what lies between the server and its database breaks; no write is lost or made twice.
 //! - `outages`: PostgreSQL and Redis go and come back.
+//! - `overload`: more is asked for than the database can do.
 //! - `privileges`: as whom workers run, and what they may do to the host.
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
@@ -54,6 +55,7 @@ mod limits;
 mod manners;
 mod networks;
 mod outages;
+mod overload;
 mod privileges;
 mod problems;
 mod processes;
