@@ -1,0 +1,67 @@
+"""More than a server can answer, up to five times as much: how much of it is still answered, and how late."""
+
+from .. import words
+from ..bench import drop_words, group, spread
+from ..field import label
+from ..plots import lines
+
+NAME = "overload"
+TITLE = "Overload"
+
+KINDS = ["ours-uncached", "actix", "node"]
+FACTORS = [0.5, 1, 2, 3, 5]
+
+# Enough clients for what waits at five times the capacity.
+CONNECTIONS = 2000
+
+
+def run(bench):
+    seconds = bench.pick(3, 1)
+    samples, capacities = [], {}
+    servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
+    bench.warm_up(*servers)
+    for server in servers:
+        for method in ("GET", "POST"):
+            capacities[f"{server.kind} {method}"] = bench.capacity(server, method, bench.pick(3, 1))
+    for number in bench.rounds(420, 90, most=5, quick_most=1):
+        for method in ("GET", "POST"):
+            for factor in FACTORS:
+                for server in servers:
+                    rate = max(1, round(capacities[f"{server.kind} {method}"] * factor))
+                    load = bench.paced(rate, seconds, method, connections=CONNECTIONS)
+                    samples.append(bench.measure(server, load, method=method, factor=factor, asked_rate=rate, round=number))
+        bench.say(f"round {number + 1}")
+    for server in servers:
+        server.stop()
+    return {"samples": drop_words(samples), "capacities": capacities, "command": samples[0]["command"]}
+
+
+def text(data):
+    parts = [f"A constant rate of so many times what the server answers at most when asked in a closed loop (its capacity), from "
+             f"{CONNECTIONS:,} connections, without a cache. *Goodput* is answers of 2xx a second; latencies count from when a request "
+             "should have been sent. What the generator could not send, since all connections waited for answers or the processors "
+             "had no time for it, is in *not sent*."]
+    for method in ("GET", "POST"):
+        rows = []
+        for (kind, factor), mine in group([s for s in data["samples"] if s["method"] == method], "server", "factor").items():
+            asked = sum(s["asked"] for s in mine)
+            sent = sum(s["sent"] for s in mine)
+            rows.append([label(kind), f"{factor:g}", words.number(mine[0]["asked_rate"]), words.ranged(spread(mine, "rate")),
+                         words.middle(spread(mine, "p50")), words.middle(spread(mine, "p99")),
+                         words.percent(sum(sum(s["errors"].values()) for s in mine) / max(1, sent)),
+                         words.percent(max(0, asked - sent) / asked)])
+        rows.sort(key=lambda row: [label(kind) for kind in KINDS].index(row[0]))
+        parts.append(words.table(
+            [method, "times capacity", "asked a second", "goodput", "p50 ms", "p99 ms", "refused or failed", "not sent"], rows))
+    return "\n\n".join(parts)
+
+
+def plots(data):
+    def draw(figure):
+        series = {}
+        for (kind, factor), mine in group([s for s in data["samples"] if s["method"] == "GET"], "server", "factor").items():
+            capacity = data["capacities"][f"{kind} GET"]
+            median = spread(mine, "rate")["median"]
+            series.setdefault(kind, []).append((factor, median / capacity))
+        lines(figure, series, "asked, in times of the capacity", "GETs answered, in times of the capacity", log=False)
+    return [("overload.svg", draw)]

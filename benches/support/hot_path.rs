@@ -1,0 +1,139 @@
+//! A hot GET without its socket: the head is found and read, the service routes it and finds the page in the worker's own cache,
+//! and the answer is laid into the output. What micro.rs times and instructions.rs counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use canvas_cluster::app::images::render_rows;
+use canvas_cluster::app::manners::{Manners, Page};
+use canvas_cluster::app::routes::{App, WriteRule};
+use canvas_cluster::app::{Backend, Failure};
+use canvas_cluster::cache::l1::{Found, L1, Trust};
+use canvas_cluster::http::head::{self, Scanner};
+use canvas_cluster::http::limits::Limits;
+use canvas_cluster::http::request_id::RequestId;
+use canvas_cluster::http::response::{Framing, Persistence};
+use canvas_cluster::http::service::Service;
+use canvas_cluster::scoreboard::Scoreboard;
+use canvas_cluster::seed::generate;
+use canvas_cluster::store::{Draft, ShoeImages};
+
+/// What a browser's request looks like, less what only makes it longer.
+pub const REQUEST: &[u8] = b"GET /api/images/?shoe_id=7 HTTP/1.1\r\n\
+    Host: shop.example:1121\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+    Accept: application/json\r\n\
+    Accept-Encoding: gzip, deflate, br\r\n\
+    Connection: keep-alive\r\n\r\n";
+
+const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+/// Room for finished answers, as the default has it.
+const L1_BYTES: usize = 64 << 20;
+
+/// A row of the table as the store gives it.
+pub fn row(shoe_id: i32) -> ShoeImages {
+    ShoeImages {
+        id: shoe_id,
+        shoe_id: Some(shoe_id),
+        media: generate(shoe_id).media,
+    }
+}
+
+/// A cache over a board of its own, and the board.
+pub fn cache() -> (L1<Arc<Page>>, Scoreboard) {
+    let board = Scoreboard::new().expect("shared memory");
+    let trust = Arc::new(Trust::always());
+    (
+        L1::new(
+            L1_BYTES,
+            Duration::from_secs(3600),
+            board.generations(),
+            trust,
+        ),
+        board,
+    )
+}
+
+/// A backend that answers as a worker does, with rows that need no store.
+pub struct Shelf {
+    l1: L1<Arc<Page>>,
+}
+
+impl Backend for Shelf {
+    fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure> {
+        let stamp = match self.l1.find(shoe_id, 0) {
+            Found::Answer(page) => return Ok(page),
+            Found::Nothing(stamp) => stamp,
+        };
+        let page = Arc::new(page(render_rows(&[row(shoe_id)]).into()));
+        if let Some(stamp) = stamp {
+            self.l1.keep(shoe_id, page.clone(), page.size(), stamp, 0);
+        }
+        Ok(page)
+    }
+
+    fn row(&self, _: i32) -> Result<Option<Bytes>, Failure> {
+        Ok(None)
+    }
+
+    fn insert(&self, _: Draft) -> Result<ShoeImages, Failure> {
+        Err(Failure::Overloaded)
+    }
+
+    fn replace(&self, _: i32, _: Draft) -> Result<Option<ShoeImages>, Failure> {
+        Ok(None)
+    }
+
+    fn delete(&self, _: i32) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn ready(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn draining(&self) -> bool {
+        false
+    }
+}
+
+/// A worker's part in a hot GET.
+pub struct HotPath {
+    app: App<Shelf>,
+    limits: Limits,
+    _board: Scoreboard,
+}
+
+impl HotPath {
+    pub fn new() -> Self {
+        let (l1, board) = cache();
+        let manners = Manners::new(Duration::ZERO, Vec::new());
+        HotPath {
+            app: App::new(Shelf { l1 }, WriteRule::Anyone, manners),
+            limits: Limits::default(),
+            _board: board,
+        }
+    }
+
+    /// Answers [`REQUEST`], as a connection would, into `out`.
+    pub fn answer(&self, out: &mut Vec<u8>) {
+        let length = Scanner::new()
+            .scan(REQUEST, &self.limits)
+            .expect("a good head")
+            .expect("a whole head");
+        let head = head::parse(&REQUEST[..length], &self.limits).expect("a good head");
+        let id = RequestId::given(head.request_id);
+        let response = match self.app.admit(&head, &id) {
+            Ok(call) => self.app.answer(call, &[], &id),
+            Err(response) => *response,
+        };
+        let framing = Framing {
+            date: DATE,
+            head_only: false,
+            connection: Persistence::KeepAlive,
+        };
+        response.encode(&framing, out);
+    }
+}
