@@ -50,7 +50,7 @@ pub struct Gate {
     wakers: Mutex<Vec<WaitIoWaker>>,
     /// Acceptors that wait for room, until the next tick.
     paused: Mutex<Vec<Coroutine>>,
-    /// Acceptors that leave what waits to a sibling, until the next tick or the next connection.
+    /// Acceptors that leave what waits to a sibling, until that has taken some, or until the next tick or connection.
     deferring: Mutex<Vec<WaitIoWaker>>,
     /// When a shortage was last told.
     told: Mutex<Option<Instant>>,
@@ -108,13 +108,18 @@ impl Gate {
             coroutine.unpark();
         }
         // A sibling that was rung may have died since: then what waits is ours after all.
-        for waker in mem::take(&mut *lock(&self.deferring)) {
-            waker.wakeup();
-        }
+        self.resume();
         if self.closing.load(Ordering::Relaxed) != 0 {
             for waker in mem::take(&mut *lock(&self.wakers)) {
                 waker.wakeup();
             }
+        }
+    }
+
+    /// Has the acceptors that left what waits to a sibling look again. Called on the scheduler's thread.
+    pub fn resume(&self) {
+        for waker in mem::take(&mut *lock(&self.deferring)) {
+            waker.wakeup();
         }
     }
 
@@ -332,25 +337,32 @@ impl<S: Service> Siblings<S> {
         }
     }
 
-    /// Accepts what waits with siblings that have more connections than this worker: one of them has rung.
-    pub fn relieve(&self, gate: &Gate) {
+    /// Accepts what waits with siblings that have more connections than this worker: one of them has rung. Answers with the
+    /// slots of those that it has relieved, who may go on now.
+    pub fn relieve(&self, gate: &Gate) -> Vec<usize> {
+        let mut relieved = Vec::new();
         if !gate.is_open() {
-            return;
+            return relieved;
         }
         for listener in lock(&self.listeners).iter() {
-            if let Some(theirs) = self.scoreboard.worker_of(listener.number % self.slots) {
+            let slot = listener.number % self.slots;
+            if let Some(theirs) = self.scoreboard.worker_of(slot) {
                 let own = &self.door.tally;
-                self.take(listener, gate, || own.open() + 1 < theirs.open());
+                if self.take(listener, gate, || own.open() + 1 < theirs.open()) > 0 {
+                    relieved.push(slot);
+                }
             }
         }
+        relieved
     }
 
-    /// Takes from a queue while `more` says so. What is left after a turn is the next tick's, which has more to do now.
-    fn take(&self, listener: &Inherited, gate: &Gate, more: impl Fn() -> bool) {
-        for _ in 0..TURN {
-            if !more() || !matches!(accept_one(listener, gate, &self.door), Accepted::One) {
-                return;
-            }
-        }
+    /// Takes from a queue while `more` says so, and answers with how many it took. What is left after a turn is the next
+    /// tick's, which has more to do now.
+    fn take(&self, listener: &Inherited, gate: &Gate, more: impl Fn() -> bool) -> usize {
+        (0..TURN)
+            .take_while(|_| {
+                more() && matches!(accept_one(listener, gate, &self.door), Accepted::One)
+            })
+            .count()
     }
 }

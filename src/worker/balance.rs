@@ -52,11 +52,16 @@ impl Balance {
         let Some(least) = least_loaded(own, &others) else {
             return false;
         };
-        match nix::unistd::write(&self.bells[least], &1_u64.to_ne_bytes()) {
+        self.ring(least)
+    }
+
+    /// Has a slot's worker look around; false if it can't be told.
+    pub fn ring(&self, slot: usize) -> bool {
+        match nix::unistd::write(&self.bells[slot], &1_u64.to_ne_bytes()) {
             // Full is rung already.
             Ok(_) | Err(Errno::EAGAIN) => true,
             Err(error) => {
-                log::debug!("worker: slot {least} can't be rung: {error}");
+                log::debug!("worker: slot {slot} can't be rung: {error}");
                 false
             }
         }

@@ -279,7 +279,14 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let balance = Arc::new(Balance::new(scoreboard, row, slot, bells));
     let (bell, rung, gated) = (balance.clone(), siblings.clone(), gate.clone());
     start_vital(move || {
-        if let Err(error) = bell.attend(|| rung.relieve(&gated)) {
+        let look = || {
+            // The one that rang has room again, as the shares go; and so may we, if that is why it rang.
+            for slot in rung.relieve(&gated) {
+                bell.ring(slot);
+            }
+            gated.resume();
+        };
+        if let Err(error) = bell.attend(look) {
             log::error!("worker: can't hear its siblings' bells, so connections may be spread unevenly: {error}");
         }
     })
