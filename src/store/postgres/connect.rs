@@ -40,6 +40,12 @@ impl Silence {
         silent.push((server, Instant::now()));
     }
 
+    /// It has spoken. Otherwise one that was slow once would come after one that is down.
+    fn forget(&self, server: usize) {
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|(known, _)| *known != server);
+    }
+
     fn lately(&self, server: usize) -> bool {
         let silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         silent
@@ -90,7 +96,10 @@ impl Connector {
             for (number, server) in &servers {
                 let begun = Instant::now();
                 match self.connect_to(server, *wanted) {
-                    Ok(session) => return Ok(session),
+                    Ok(session) => {
+                        self.silent.forget(*number);
+                        return Ok(session);
+                    }
                     Err(why) if begun.elapsed() >= self.timeout.min(CONNECT_TIMEOUT) => {
                         self.silent.note(*number);
                         refusals.push(format!("{server}: {why}"));
