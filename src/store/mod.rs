@@ -292,6 +292,11 @@ pub trait Store: Send + Sync {
 
     /// Whether the store could answer a read now: a connection and the table are there.
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError>;
+
+    /// Opens so many connections, as far as that goes by the deadline, so that no request waits for them.
+    fn warm_up(&self, connections: usize, deadline: Deadline) {
+        let _ = (connections, deadline);
+    }
 }
 
 /// Why a store could not do what it was asked. Texts never hold a password or a connection URL.

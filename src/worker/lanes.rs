@@ -26,6 +26,9 @@ use crate::sabotage::{self, Fault};
 use crate::scoreboard::{Intent, Row};
 use crate::store::{Change, Deadline, Fence, Store, StoreError};
 
+/// How long a worker that starts may take to connect to its database before it serves without.
+const WARM_UP: Duration = Duration::from_millis(500);
+
 /// How long past its deadline a lane may come back with its own, better answer.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
 
@@ -135,6 +138,16 @@ impl Lanes {
                 .spawn(move || lanes.look_up())?;
         }
         Ok(())
+    }
+
+    /// Opens the connections of `count` lanes before there is a request to wait for them: the first ones of a new worker would
+    /// be slow otherwise, at each reload. A database that is away is waited for a moment only.
+    pub fn warm_up(&self, count: usize) {
+        let deadline = Deadline::after(WARM_UP);
+        self.store.warm_up(1, deadline);
+        self.learn_share();
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        self.store.warm_up(count.min(allowed), deadline);
     }
 
     /// Wakes the coroutines whose answers are there, for ever. Runs on a coroutine itself, so that each of those

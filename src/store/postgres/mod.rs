@@ -396,6 +396,18 @@ impl Store for PostgresStore {
         }
     }
 
+    fn warm_up(&self, connections: usize, deadline: Deadline) {
+        // Held until all are there, or the next one would be the same.
+        let mut held = Vec::new();
+        while held.len() < connections {
+            match self.checkout(deadline) {
+                Ok(session) => held.push(session),
+                // The gate has said why; the first request tries again.
+                Err(_) => return,
+            }
+        }
+    }
+
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
         self.read(deadline, async |client, statements| {
             let statement = statements.get(client, PING, &[]).await?;
