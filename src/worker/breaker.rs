@@ -74,22 +74,27 @@ impl Breaker {
         }
     }
 
-    /// Ends a probe. `dice` from 0 to 1 spreads the next one, so that many workers don't ask in step. True if the
-    /// breaker has opened just now.
-    pub fn probed(
-        &mut self,
-        now: Instant,
-        outcome: Result<(), Arc<StoreError>>,
-        dice: f64,
-    ) -> bool {
+    /// Opens it without a probe: there is no lane left for one. The first to return probes at once.
+    pub fn open(&mut self, why: Arc<StoreError>, now: Instant) {
+        if self.refusal().is_none() {
+            self.state = State::Open {
+                failures: 0,
+                next_probe: now,
+                why,
+            };
+        }
+    }
+
+    /// Ends a probe. `dice` from 0 to 1 spreads the next one, so that many workers don't ask in step.
+    pub fn probed(&mut self, now: Instant, outcome: Result<(), Arc<StoreError>>, dice: f64) {
         self.probing = false;
         let Err(why) = outcome else {
             self.state = State::Closed;
-            return false;
+            return;
         };
         let failures = match &self.state {
             // Another lane was answered while this one was not: all is well, or will be suspect again.
-            State::Closed => return false,
+            State::Closed => return,
             State::Suspect => 0,
             State::Open { failures, .. } => *failures,
         };
@@ -99,7 +104,6 @@ impl Breaker {
             next_probe: now + pause.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0),
             why,
         };
-        failures == 0
     }
 }
 
@@ -119,7 +123,7 @@ mod tests {
         assert!(breaker.refusal().is_none());
         assert!(breaker.claim_probe(now));
         assert!(!breaker.claim_probe(now), "two lanes probe");
-        assert!(!breaker.probed(now, Ok(()), 0.5));
+        breaker.probed(now, Ok(()), 0.5);
         assert!(!breaker.claim_probe(now));
     }
 
@@ -128,7 +132,7 @@ mod tests {
         let (mut breaker, mut now) = (Breaker::default(), Instant::now());
         breaker.note(false);
         assert!(breaker.claim_probe(now));
-        assert!(breaker.probed(now, lost(), 1.0));
+        breaker.probed(now, lost(), 1.0);
         for _ in 0..20 {
             assert!(breaker.refusal().is_some());
             assert!(!breaker.claim_probe(now));
@@ -137,11 +141,23 @@ mod tests {
             now += pause;
             assert!(breaker.claim_probe(now) && !breaker.claim_probe(now));
             assert_eq!(breaker.until_probe(now), None);
-            assert!(!breaker.probed(now, lost(), 1.0), "it opens once");
+            breaker.probed(now, lost(), 1.0);
         }
         now += LONGEST_PAUSE;
         assert!(breaker.claim_probe(now));
         breaker.probed(now, Ok(()), 0.0);
+        assert!(breaker.refusal().is_none());
+    }
+
+    #[test]
+    fn without_a_lane_for_a_probe_it_opens_and_the_first_that_is_free_probes() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        breaker.open(Arc::new(StoreError::TimedOut), now);
+        assert!(breaker.refusal().is_some());
+        assert!(breaker.claim_probe(now));
+        breaker.open(Arc::new(StoreError::TimedOut), now);
+        assert!(!breaker.claim_probe(now), "two lanes probe");
+        breaker.probed(now, Ok(()), 0.5);
         assert!(breaker.refusal().is_none());
     }
 
@@ -151,11 +167,11 @@ mod tests {
         breaker.note(false);
         assert!(breaker.claim_probe(now));
         breaker.note(true);
+        breaker.probed(now, lost(), 0.5);
         assert!(
-            !breaker.probed(now, lost(), 0.5),
+            breaker.refusal().is_none(),
             "an answer came during the probe"
         );
-        assert!(breaker.refusal().is_none());
         breaker.note(false);
         assert!(breaker.claim_probe(now));
         breaker.probed(now, lost(), 0.5);

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,11 +57,14 @@ pub struct Lanes {
     allowed: AtomicUsize,
     share: Share,
     /// What each lane is at.
-    under_way: Mutex<Vec<Option<UnderWay>>>,
+    under_way: Mutex<Vec<At>>,
     /// Coroutines whose answers are there.
     answered: Mutex<Vec<Coroutine>>,
     /// The coroutine that wakes them, once it runs.
     porter: OnceLock<Coroutine>,
+    /// The coroutine that rings the lanes, once it runs, and whether it is about to.
+    ringer: OnceLock<Coroutine>,
+    ringing: AtomicBool,
     store: Arc<dyn Store>,
     redis: Option<Arc<RedisCache>>,
     /// Where each lane notes what it is about to commit.
@@ -69,6 +72,17 @@ pub struct Lanes {
     request_timeout: Duration,
     /// When the store was last said to be in trouble; `None` while it is well.
     trouble: Mutex<Option<Instant>>,
+}
+
+/// What a lane is at.
+#[derive(Default)]
+enum At {
+    /// Nothing that anybody waits for.
+    #[default]
+    Rest,
+    Call(UnderWay),
+    /// A call that did not come back in time: whoever waited for it has been answered.
+    Stuck,
 }
 
 /// What a lane does next.
@@ -103,6 +117,8 @@ impl Lanes {
             under_way: Mutex::default(),
             answered: Mutex::default(),
             porter: OnceLock::new(),
+            ringer: OnceLock::new(),
+            ringing: AtomicBool::new(false),
             store,
             redis,
             row,
@@ -117,7 +133,7 @@ impl Lanes {
     /// # Errors
     /// The kernel has no thread left for us.
     pub fn start(self: &Arc<Self>, count: usize) -> io::Result<()> {
-        lock(&self.under_way).resize_with(count, || None);
+        lock(&self.under_way).resize_with(count, At::default);
         for number in 0..count {
             let lanes = self.clone();
             thread::Builder::new()
@@ -163,14 +179,69 @@ impl Lanes {
         }
     }
 
+    /// Rings a lane once for all the jobs that one look at the kernel's events has brought, for ever. Runs on a coroutine: one that
+    /// is woken while events are served comes after them. Ringing at the first job would have a lane take that one alone.
+    pub fn ring(&self) {
+        let _ = self.ringer.set(coroutine::current());
+        loop {
+            while !self.ringing.swap(false, Ordering::Relaxed) {
+                coroutine::park();
+            }
+            let queues = lock(&self.queues);
+            let (now, due) = (Instant::now(), self.is_due(&queues));
+            let look_up = queues.lookups_are_due(now);
+            drop(queues);
+            if due {
+                self.waiting.notify_one();
+            }
+            if look_up {
+                self.looking.notify_one();
+            }
+        }
+    }
+
+    /// Whether a lane that is free has something to do. One that finds nothing was woken for nothing, which costs as much as a job.
+    fn is_due(&self, queues: &Queues) -> bool {
+        let lanes = self.allowed.load(Ordering::Relaxed);
+        let due = queues.due(Instant::now(), self.store.grouping(), lanes);
+        due.is_some()
+    }
+
+    fn ring_soon(&self) {
+        if !self.ringing.swap(true, Ordering::Relaxed)
+            && let Some(ringer) = self.ringer.get()
+        {
+            ringer.unpark();
+        }
+    }
+
     /// Answers what has waited past its deadline: in the queue, or in a lane that is stuck in a call (a disk that
-    /// hangs knows no time-out). Called by the worker's tick.
+    /// hangs knows no time-out). When every lane is stuck, nobody is there to find that out by a probe, and whoever comes is
+    /// refused at once until one of them returns. Called by the worker's tick.
     pub fn expire(&self) {
         let mut late = lock(&self.queues).expire();
-        for slot in lock(&self.under_way).iter_mut() {
-            if let Some(batch) = slot.take_if(|batch| batch.deadline.passed_by() > STUCK_AFTER) {
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        let mut stuck = 0;
+        for at in lock(&self.under_way).iter_mut() {
+            if let At::Call(batch) = at
+                && batch.deadline.passed_by() > STUCK_AFTER
+            {
                 late.extend(batch.abandon());
+                *at = At::Stuck;
             }
+            stuck += usize::from(matches!(at, At::Stuck));
+        }
+        let mut queues = lock(&self.queues);
+        if stuck >= allowed {
+            let why = Arc::new(StoreError::TimedOut);
+            queues.breaker.open(why.clone(), Instant::now());
+            late.extend(queues.give_up(&Failure::Store(why)));
+        }
+        // Whoever came while a call had just begun, and nobody after them, waits for its end no longer than this.
+        let ring = self.is_due(&queues);
+        drop(queues);
+        if ring {
+            self.waiting.notify_one();
         }
         self.wake(late.into_iter());
     }
@@ -186,7 +257,7 @@ impl Lanes {
     ) -> Result<Pending<A>, Failure> {
         let (job, pending) = Job::new(question, self.request_timeout);
         push(&mut lock(&self.queues), job)?;
-        self.waiting.notify_one();
+        self.ring_soon();
         Ok(pending)
     }
 
@@ -200,7 +271,7 @@ impl Lanes {
         }
         let (job, pending) = Job::new(shoe_id, self.request_timeout);
         lock(&self.queues).push_lookup(job)?;
-        self.looking.notify_one();
+        self.ring_soon();
         Ok(pending)
     }
 
@@ -240,9 +311,13 @@ impl Lanes {
             match self.next_task() {
                 Task::Probe => self.probe(),
                 Task::Batch(batch) => {
-                    lock(&self.under_way)[number] = batch.under_way();
+                    let kind = batch.kind();
+                    if let Some(under_way) = batch.under_way() {
+                        lock(&self.under_way)[number] = At::Call(under_way);
+                    }
                     self.perform(number, batch);
-                    lock(&self.under_way)[number] = None;
+                    lock(&self.under_way)[number] = At::Rest;
+                    lock(&self.queues).ended(kind);
                 }
             }
         }
@@ -275,15 +350,18 @@ impl Lanes {
             if queues.breaker.claim_probe(now) {
                 return Task::Probe;
             }
-            let batch = queues.take(now, self.store.grouping(), &mut refused);
-            if batch.is_some() || !refused.is_empty() {
+            let grouping = self.store.grouping();
+            let lanes = self.allowed.load(Ordering::Relaxed);
+            if let Some(kind) = queues.due(now, grouping, lanes) {
+                let batch = queues.take(now, kind, grouping, &mut refused);
+                // What this call does not take is another lane's, if that may begin one.
+                let more = self.is_due(&queues);
                 drop(queues);
-                self.wake(refused.drain(..));
-                if let Some(batch) = batch {
-                    return Task::Batch(batch);
+                if more {
+                    self.waiting.notify_one();
                 }
-                queues = lock(&self.queues);
-                continue;
+                self.wake(refused.into_iter());
+                return Task::Batch(batch);
             }
             queues = match queues.breaker.until_probe(now) {
                 Some(pause) => {
@@ -372,26 +450,36 @@ impl Lanes {
         let begun = Instant::now();
         let found = self.guard(call);
         if found.is_ok() {
-            lock(&self.queues).took(kind, count, begun.elapsed());
+            let mut queues = lock(&self.queues);
+            queues.took(kind, count, begun.elapsed());
+            // Of changes each has its own outcome.
+            if kind != Kind::Writes {
+                queues.breaker.note(true);
+            }
         }
         found
     }
 
     /// The life of the lane that asks Redis. It answers what Redis has, and queues the rest for the store.
     fn look_up(&self) {
+        let mut refused = Vec::new();
         loop {
             let mut queues = lock(&self.queues);
-            let batch = loop {
-                if let Some(Batch::Lookups(jobs)) = queues.take_lookups() {
-                    break jobs;
-                }
+            while !queues.lookups_are_due(Instant::now()) {
                 queues = self
                     .looking
                     .wait(queues)
                     .unwrap_or_else(PoisonError::into_inner);
-            };
+            }
+            let begun = Instant::now();
+            let batch = queues.take_lookups(begun, &mut refused);
             drop(queues);
+            self.wake(refused.drain(..));
+            let count = batch.len();
             self.look_up_batch(batch);
+            let mut queues = lock(&self.queues);
+            queues.took(Kind::Lookups, count, begun.elapsed());
+            queues.ended(Kind::Lookups);
         }
     }
 
@@ -423,8 +511,11 @@ impl Lanes {
                 let job = job.turn_into(now, |shoe_id| Missing { shoe_id, lookup });
                 woken.extend(queues.push_missing(job));
             }
+            let due = self.is_due(&queues);
             drop(queues);
-            self.waiting.notify_one();
+            if due {
+                self.waiting.notify_one();
+            }
         }
         self.wake(woken.into_iter());
     }

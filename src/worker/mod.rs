@@ -14,6 +14,7 @@ mod lanes;
 mod last_words;
 pub mod needs;
 mod overload;
+mod pacing;
 pub mod panics;
 pub mod privileges;
 mod queue;
@@ -272,6 +273,8 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         .map_err(failed("can't attend its lobby"))?;
     let porter = lanes.clone();
     start_vital(move || porter.carry()).map_err(failed("can't start the porter"))?;
+    let ringer = lanes.clone();
+    start_vital(move || ringer.ring()).map_err(failed("can't start the ringer"))?;
     let slots = config.workers.count();
     let (own, others): (Vec<_>, Vec<_>) = listeners
         .into_iter()

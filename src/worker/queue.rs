@@ -9,7 +9,8 @@ use bytes::Bytes;
 use may::coroutine::{self, Coroutine};
 
 use super::breaker::Breaker;
-use super::overload::{BatchSize, LONGEST, Shedder};
+use super::overload::{BatchSize, Shedder};
+use super::pacing::Pacing;
 use super::waiter::{Abandon, Pending, Waiter};
 use crate::app::Failure;
 use crate::cache::redis::Lookup;
@@ -49,11 +50,13 @@ pub enum Batch {
     Writes(Vec<WriteJob>),
 }
 
-/// The kinds of batches that the store answers, each with its own experience of it.
+/// The kinds of batches, each with its own experience of what answers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    Lookups,
     Shoes,
     Rows,
+    Pings,
     Writes,
 }
 
@@ -76,6 +79,16 @@ impl UnderWay {
 }
 
 impl Batch {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Batch::Lookups(_) => Kind::Lookups,
+            Batch::Shoes(_) => Kind::Shoes,
+            Batch::Rows(_) => Kind::Rows,
+            Batch::Pings(_) => Kind::Pings,
+            Batch::Writes(_) => Kind::Writes,
+        }
+    }
+
     /// The batch as the worker's tick needs to know it; `None` for an empty one.
     pub fn under_way(&self) -> Option<UnderWay> {
         fn of<Q, A: Clone + Send + 'static>(
@@ -139,6 +152,7 @@ struct Line<Q, A> {
     jobs: VecDeque<Job<Q, A>>,
     shedder: Shedder,
     batch: BatchSize,
+    pacing: Pacing,
 }
 
 impl<Q, A> Default for Line<Q, A> {
@@ -147,6 +161,7 @@ impl<Q, A> Default for Line<Q, A> {
             jobs: VecDeque::new(),
             shedder: Shedder::default(),
             batch: BatchSize::default(),
+            pacing: Pacing::default(),
         }
     }
 }
@@ -163,6 +178,11 @@ impl<Q, A: Clone> Line<Q, A> {
 
     fn oldest(&self) -> Option<Instant> {
         self.jobs.front().map(|job| job.since)
+    }
+
+    /// The oldest job, if a call for it may begin now beside `most` others at most.
+    fn due(&self, now: Instant, most: usize) -> Option<Instant> {
+        self.oldest().filter(|_| self.pacing.may_begin(now, most))
     }
 
     /// The next batch, of the first jobs for which `fits` holds and one at least; refuses what there is no time for.
@@ -189,6 +209,7 @@ impl<Q, A: Clone> Line<Q, A> {
             .max(1)
             .min(self.jobs.len());
         self.shedder.took(now, count);
+        self.pacing.begin(now, count >= batch);
         self.jobs.drain(..count).collect()
     }
 
@@ -235,11 +256,7 @@ impl Queues {
 
     /// A shoe that Redis is asked for first. It may be answered although the database is away, or has too much to do.
     pub fn push_lookup(&mut self, job: LookupJob) -> Result<(), Failure> {
-        if self.lookups.jobs.len() >= LONGEST {
-            return Err(Failure::Overloaded);
-        }
-        self.lookups.jobs.push_back(job);
-        Ok(())
+        self.lookups.push(job).map_err(refused)
     }
 
     /// A shoe that only the store has. Its coroutines are parked or about to, so a refusal is their answer.
@@ -282,42 +299,87 @@ impl Queues {
         self.writes.push(job).map_err(refused)
     }
 
-    /// What waits for Redis, up to one batch; `None` if nothing does.
-    pub fn take_lookups(&mut self) -> Option<Batch> {
-        let count = self.lookups.jobs.len().min(self.lookups.batch.limit());
-        (count > 0).then(|| Batch::Lookups(self.lookups.jobs.drain(..count).collect()))
+    /// What waits for Redis, up to one batch. `refused` gets whom there is no time for.
+    pub fn take_lookups(&mut self, now: Instant, refused: &mut Vec<Coroutine>) -> Vec<LookupJob> {
+        self.lookups.take(now, |_| true, refused)
     }
 
-    /// The next batch for the store: of the kind whose oldest job waits longest. `refused` gets whom there is no time for.
+    /// Whether the lane that asks Redis has something to do.
+    pub fn lookups_are_due(&self, now: Instant) -> bool {
+        self.lookups.due(now, 1).is_some()
+    }
+
+    /// What the store is to be asked next, if a call may begin now: the kind whose oldest job waits longest. `lanes` is how many
+    /// may ask.
+    pub fn due(&self, now: Instant, grouping: Grouping, lanes: usize) -> Option<Kind> {
+        // Writes that wait for a lock leave one lane for reads. Where one commit takes all of them, two would wait for each other.
+        let writers = match grouping {
+            Grouping::All => 1,
+            Grouping::Inserts => lanes.saturating_sub(1).max(1),
+        };
+        let kinds = [
+            (self.shoes.due(now, lanes), Kind::Shoes),
+            (self.rows.due(now, lanes), Kind::Rows),
+            (self.pings.due(now, lanes), Kind::Pings),
+            (self.writes.due(now, writers), Kind::Writes),
+        ];
+        let waiting = kinds
+            .into_iter()
+            .filter_map(|(oldest, kind)| Some((oldest?, kind)));
+        waiting
+            .min_by_key(|(oldest, _)| *oldest)
+            .map(|(_, kind)| kind)
+    }
+
+    /// The next batch for the store, of a kind that is due. Whoever takes it says so by [`Queues::ended`] when the call has ended.
+    /// `refused` gets whom there is no time for.
     pub fn take(
         &mut self,
         now: Instant,
+        kind: Kind,
         grouping: Grouping,
         refused: &mut Vec<Coroutine>,
-    ) -> Option<Batch> {
-        let (shoe, row) = (self.shoes.oldest(), self.rows.oldest());
-        let (ping, write) = (self.pings.oldest(), self.writes.oldest());
-        let oldest = [shoe, row, ping, write].into_iter().flatten().min();
+    ) -> Batch {
         let any = |_: &_| true;
-        match oldest? {
-            _ if oldest == shoe => Some(Batch::Shoes(self.shoes.take(now, |_| true, refused))),
-            _ if oldest == row => Some(Batch::Rows(self.rows.take(now, any, refused))),
-            _ if oldest == ping => Some(Batch::Pings(self.pings.take(now, |()| true, refused))),
-            _ => {
+        match kind {
+            Kind::Lookups => Batch::Lookups(self.take_lookups(now, refused)),
+            Kind::Shoes => Batch::Shoes(self.shoes.take(now, |_| true, refused)),
+            Kind::Rows => Batch::Rows(self.rows.take(now, any, refused)),
+            Kind::Pings => Batch::Pings(self.pings.take(now, |()| true, refused)),
+            Kind::Writes => {
                 let together = |change: &Change| grouping.takes(change);
-                Some(Batch::Writes(self.writes.take(now, together, refused)))
+                Batch::Writes(self.writes.take(now, together, refused))
             }
         }
     }
 
-    /// Notes how long a call took.
+    /// Notes that the call for a batch has ended, however it did.
+    pub fn ended(&mut self, kind: Kind) {
+        match kind {
+            Kind::Lookups => self.lookups.pacing.end(),
+            Kind::Shoes => self.shoes.pacing.end(),
+            Kind::Rows => self.rows.pacing.end(),
+            Kind::Pings => self.pings.pacing.end(),
+            Kind::Writes => self.writes.pacing.end(),
+        }
+    }
+
+    /// Notes how long a call took that was answered.
     pub fn took(&mut self, kind: Kind, count: usize, took: Duration) {
         let batch = match kind {
+            Kind::Lookups => &mut self.lookups.batch,
             Kind::Shoes => &mut self.shoes.batch,
             Kind::Rows => &mut self.rows.batch,
+            Kind::Pings => &mut self.pings.batch,
             Kind::Writes => &mut self.writes.batch,
         };
         batch.note(Instant::now(), count, took);
+    }
+
+    /// How many shoes wait for the store.
+    #[cfg(test)]
+    pub fn waiting_shoes(&self) -> usize {
+        self.shoes.jobs.len()
     }
 
     /// How many writes wait.

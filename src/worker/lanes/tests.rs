@@ -48,7 +48,7 @@ impl Store for Hung {
     }
 }
 
-/// Lanes of one thread over a store, their porter started.
+/// Lanes over a store, their porter and their ringer started.
 fn start(store: Arc<dyn Store>, lanes: usize, patience: Duration) -> Arc<Lanes> {
     may::config().set_workers(1).set_worker_pin(false);
     let share = Share {
@@ -59,8 +59,9 @@ fn start(store: Arc<dyn Store>, lanes: usize, patience: Duration) -> Arc<Lanes> 
     let row = Scoreboard::new().expect("shared memory").row(0);
     let started = Arc::new(Lanes::new(store, None, row, patience, share));
     started.start(lanes).expect("lanes");
-    let porter = started.clone();
+    let (porter, ringer) = (started.clone(), started.clone());
     sys::start_first_coroutine(move || porter.carry()).expect("a coroutine");
+    sys::start_first_coroutine(move || ringer.ring()).expect("a coroutine");
     started
 }
 
@@ -120,6 +121,10 @@ struct Scripted {
     /// What each call for shoes was asked, and each group of changes.
     asked: Mutex<Vec<Vec<i32>>>,
     gate: Mutex<Option<mpsc::Receiver<()>>>,
+    /// As the gate, for changes alone.
+    writes: Mutex<Option<mpsc::Receiver<()>>>,
+    /// There are connections for everybody.
+    plenty: AtomicBool,
 }
 
 impl Scripted {
@@ -170,6 +175,9 @@ impl Store for Scripted {
                 Change::Insert(_) => 0,
             })
             .collect();
+        if let Some(gate) = &*lock(&self.writes) {
+            let _ = gate.recv_timeout(PATIENCE);
+        }
         let _ = self.answer(&ids, ());
         // Odd ones are refused.
         let outcome = |id: i32| match id % 2 {
@@ -188,7 +196,25 @@ impl Store for Scripted {
         Grouping::All
     }
     fn room(&self) -> Room {
-        Room::Connections(2)
+        match self.plenty.load(Ordering::SeqCst) {
+            true => Room::Ample,
+            false => Room::Connections(2),
+        }
+    }
+}
+
+/// How many lanes are at a call.
+fn busy(lanes: &Lanes) -> usize {
+    let at_a_call = |at: &&At| matches!(at, At::Call(_));
+    lock(&lanes.under_way).iter().filter(at_a_call).count()
+}
+
+/// Waits until something holds.
+fn until(condition: impl Fn() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < give_up);
+        thread::yield_now();
     }
 }
 
@@ -263,16 +289,9 @@ fn changes_that_wait_are_made_together_each_with_its_outcome() {
     };
     let first = delete(0);
     // While the lane is at the first, the others gather.
-    let give_up = Instant::now() + PATIENCE;
-    while lock(&lanes.under_way)[0].is_none() {
-        assert!(Instant::now() < give_up);
-        thread::yield_now();
-    }
+    until(|| busy(&lanes) == 1);
     let others: Vec<_> = (1..=6).map(|id| (id, delete(id))).collect();
-    while lock(&lanes.queues).waiting_writes() < others.len() {
-        assert!(Instant::now() < give_up);
-        thread::yield_now();
-    }
+    until(|| lock(&lanes.queues).waiting_writes() == others.len());
     drop(let_go);
     assert!(
         first
@@ -304,11 +323,98 @@ fn a_worker_uses_no_more_lanes_than_there_are_connections_for() {
         .expect("it is there");
     *lock(&store.gate) = Some(gate);
     let _asked: Vec<_> = (2..6).map(|id| row_of(&lanes, id)).collect();
-    let busy = || lock(&lanes.under_way).iter().flatten().count();
     let give_up = Instant::now() + PATIENCE;
-    while busy() == 0 {
+    while busy(&lanes) == 0 {
         assert!(Instant::now() < give_up);
         thread::yield_now();
     }
-    assert_eq!((busy(), lanes.allowed.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((busy(&lanes), lanes.allowed.load(Ordering::SeqCst)), (1, 1));
+}
+
+fn shoe_of(lanes: &Arc<Lanes>, id: i32) -> mpsc::Receiver<Result<Bytes, Failure>> {
+    let lanes = lanes.clone();
+    on_coroutine(move || lanes.ask_shoe(id).and_then(Pending::wait))
+}
+
+/// Every lane that is free took each job as it came, so that thirty clients who ask at once had eight calls made.
+#[test]
+fn what_comes_while_a_call_is_out_goes_along_with_the_next() {
+    let store = Arc::new(Scripted::default());
+    let (let_go, gate) = mpsc::channel();
+    *lock(&store.gate) = Some(gate);
+    let lanes = start(store.clone(), 1, PATIENCE);
+    let first = shoe_of(&lanes, 0);
+    until(|| busy(&lanes) == 1);
+    let others: Vec<_> = (1..=30).map(|id| shoe_of(&lanes, id)).collect();
+    until(|| lock(&lanes.queues).waiting_shoes() == others.len());
+    drop(let_go);
+    for answered in [first].iter().chain(&others) {
+        answered
+            .recv_timeout(PATIENCE)
+            .expect("an answer")
+            .expect("it is there");
+    }
+    let mut asked = lock(&store.asked).clone();
+    asked[1].sort_unstable();
+    assert_eq!(asked, [vec![0], (1..=30).collect()]);
+}
+
+/// Four PUTs that waited for one lock kept every lane, and no read was answered meanwhile.
+#[test]
+fn writes_that_hang_leave_a_lane_for_reads() {
+    let store = Arc::new(Scripted::default());
+    store.plenty.store(true, Ordering::SeqCst);
+    let lanes = start(store.clone(), 4, PATIENCE);
+    shoe_of(&lanes, 0)
+        .recv_timeout(PATIENCE)
+        .expect("an answer")
+        .expect("it is there");
+    until(|| busy(&lanes) == 0);
+    let (let_go, gate) = mpsc::channel();
+    *lock(&store.writes) = Some(gate);
+    let delete = |id| {
+        let lanes = lanes.clone();
+        on_coroutine(move || lanes.change::<bool>(Change::Delete(id)))
+    };
+    let mut writes = vec![delete(2)];
+    until(|| busy(&lanes) == 1);
+    writes.extend((2..=6).map(|id| delete(2 * id)));
+    until(|| lock(&lanes.queues).waiting_writes() == 5);
+    for id in 1..20 {
+        shoe_of(&lanes, id)
+            .recv_timeout(PATIENCE)
+            .expect("reads are not held up")
+            .expect("it is there");
+    }
+    until(|| busy(&lanes) == 1);
+    drop(let_go);
+    for write in writes {
+        assert!(
+            write
+                .recv_timeout(PATIENCE)
+                .expect("an answer")
+                .expect("made")
+        );
+    }
+}
+
+/// With every lane stuck in a disk that hangs, each request used to wait for its whole time.
+#[test]
+fn when_every_lane_is_stuck_requests_are_refused_at_once() {
+    let (let_go, hung) = mpsc::channel();
+    let store = Arc::new(Hung(Mutex::new(hung)));
+    let lanes = start(store, 1, Duration::from_millis(50));
+    let stuck = shoe_of(&lanes, 1);
+    until(|| {
+        lanes.expire();
+        stuck.try_recv().is_ok()
+    });
+    assert!(lock(&lanes.queues).breaker.refusal().is_some());
+    shoe_of(&lanes, 2)
+        .recv_timeout(PATIENCE)
+        .expect("an answer")
+        .expect_err("it hangs");
+    drop(let_go);
+    // The lane is back, and its probe finds a store that answers: badly, but it does.
+    until(|| lock(&lanes.queues).breaker.refusal().is_none());
 }
