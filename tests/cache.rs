@@ -1,6 +1,11 @@
 //! Redis is a cache and nothing but one: filled on a miss, never believed blindly, useful again after an outage, and
 //! good for answers while the database is down.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use canvas_cluster::cache::redis::RedisCache;
+use canvas_cluster::scoreboard::Scoreboard;
 use nix::sys::signal::Signal;
 
 use crate::support::backend::Kind;
@@ -293,4 +298,41 @@ fn what_a_restored_redis_held_before_is_not_believed() {
         }
     }
     wait_until_cached(&server, 7, &url, NEW);
+}
+
+/// A cache as a worker has it, without the worker, over an empty Redis in which an epoch has begun.
+fn bare_cache() -> RedisCache {
+    let board = Scoreboard::new().expect("shared memory");
+    let second = Duration::from_secs(1);
+    let url = Redis::shared().url();
+    let cache = RedisCache::new(&url, "", 100 * second, 2, second, board).expect("a URL");
+    cache.fetch(&[0]);
+    cache
+}
+
+/// What misses together may be answered by two calls, or in part: one of the shoes was refused, or has waited too long.
+/// Once nothing was filled then, and the leases kept everybody else from it for four seconds.
+#[test]
+fn what_is_answered_in_part_is_filled_in_part() {
+    let texts = |texts: [Option<&'static str>; 6]| texts.map(|text| text.map(Bytes::from));
+    // 99 was never looked up, and 1 never answered.
+    let expected = texts([
+        Some("[7]"),
+        Some("[2]"),
+        None,
+        Some("[4]"),
+        Some("[9]"),
+        None,
+    ]);
+    // A Redis that takes its time counts as one that is away: then from the start.
+    wait_until(PATIENCE, "the answers to be in Redis", || {
+        let cache = bare_cache();
+        let shoes: Vec<i32> = (1..=10).rev().collect();
+        let lookup = cache.fetch(&shoes);
+        assert!(lookup.found.iter().all(Option::is_none));
+        let answers = ["[7]", "[2]", "[99]", "[4]"].map(Bytes::from);
+        cache.fill(&lookup, &[7, 2, 99, 4], &answers);
+        cache.fill(&lookup, &[9], &[Bytes::from("[9]")]);
+        cache.fetch(&[7, 2, 99, 4, 9, 1]).found == expected
+    });
 }

@@ -77,7 +77,7 @@ struct Ticket {
     epoch: Vec<u8>,
     lease: String,
     begun: Instant,
-    /// The shoes on whose keys the lease is.
+    /// The shoes on whose keys the lease is, in ascending order.
     shoe_ids: Vec<i32>,
 }
 
@@ -262,15 +262,22 @@ impl RedisCache {
         let Some(left) = self.ttl.checked_sub(ticket.begun.elapsed()) else {
             return;
         };
-        let mut command = self.script(FILL, &ticket.shoe_ids);
+        // What missed together may be answered apart, or in part: each answer counts for itself.
+        let answered: Vec<(i32, &Bytes)> = shoe_ids
+            .iter()
+            .copied()
+            .zip(values)
+            .filter(|(shoe_id, _)| ticket.shoe_ids.binary_search(shoe_id).is_ok())
+            .collect();
+        if answered.is_empty() {
+            return;
+        }
+        let keys: Vec<i32> = answered.iter().map(|(shoe_id, _)| *shoe_id).collect();
+        let mut command = self.script(FILL, &keys);
         command
             .arg(&ticket.lease)
             .arg(left.as_millis().max(1) as u64);
-        for shoe_id in &ticket.shoe_ids {
-            let at = shoe_ids.iter().position(|known| known == shoe_id);
-            let Some(value) = at.and_then(|at| values.get(at)) else {
-                return;
-            };
+        for (_, value) in &answered {
             command.arg([&ticket.epoch[..], b":", &value[..]].concat());
         }
         // One that is held up on its way finds its lease gone.
