@@ -131,6 +131,27 @@ fn a_group_that_loses_its_connection_is_wholly_unknown_or_wholly_undone() {
     assert!(direct.store.shoes(&[1], soon()).unwrap()[0].is_empty());
 }
 
+/// A lane that panics between BEGIN and COMMIT once gave its connection back with the transaction open, and the next
+/// write committed what was left in it.
+#[test]
+fn a_panic_in_a_transaction_takes_the_transaction_with_it() {
+    let server = Server::shared();
+    let url = parse(&server.socket_url(&server.database()));
+    schema::migrate(&url, false).unwrap();
+    let options = PoolOptions {
+        max_size: 1,
+        ..PoolOptions::default()
+    };
+    let store = open(&url, options).unwrap();
+    let fence = Watch::new(|_: &[i32]| panic!("a fence that fails on purpose"));
+    let write = std::panic::AssertUnwindSafe(|| store.insert(&bare(1), &fence, soon()));
+    assert!(std::panic::catch_unwind(write).is_err());
+    store.insert(&bare(2), &NoFence, soon()).unwrap();
+    let stored = store.shoes(&[1, 2], soon()).unwrap();
+    let counts: Vec<usize> = stored.iter().map(Vec::len).collect();
+    assert_eq!(counts, [0, 1]);
+}
+
 /// One row of a group that the server refuses takes nothing from the others.
 #[test]
 fn a_row_that_the_server_refuses_is_refused_alone() {

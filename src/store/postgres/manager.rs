@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use r2d2::ManageConnection;
 
@@ -40,7 +41,8 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.is_broken()
+        // Who panics leaves a transaction open, which the next one would take for its own.
+        session.is_broken() || thread::panicking()
     }
 }
 
