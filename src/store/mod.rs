@@ -306,7 +306,7 @@ pub enum StoreError {
     Unavailable(String),
     /// The deadline passed before the answer came; of a write, nothing was committed.
     TimedOut,
-    /// The connection was lost during COMMIT: the write may or may not have happened.
+    /// The connection was lost during COMMIT, or BEGIN refused: the write may or may not have happened.
     OutcomeUnknown(String),
     /// The table `shoe_images` is missing or has another shape; the remedy is `canvas-cluster migrate`.
     Schema(String),
@@ -324,7 +324,7 @@ impl fmt::Display for StoreError {
             StoreError::OutcomeUnknown(why) => {
                 write!(
                     f,
-                    "the connection was lost during COMMIT, so the outcome of the write is unknown: {why}"
+                    "the outcome of the write is unknown, for its transaction did not end in order: {why}"
                 )
             }
             StoreError::Schema(why) => write!(

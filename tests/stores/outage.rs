@@ -7,7 +7,9 @@ use canvas_cluster::config::Secret;
 use canvas_cluster::store::{Change, NoFence, PoolOptions, Room, StoreError, open, schema};
 
 use super::fixture::{Fixture, Watch, bare, draft, once_available, parse, soon, within};
-use super::server::{PASSWORD, PASSWORD_IN_URL, Server, relay_that_dies_at};
+use super::server::{
+    PASSWORD, PASSWORD_IN_URL, Server, relay_that_dies_at, relay_that_garbles,
+};
 
 /// How much later than its deadline a call may end, on a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_millis(400);
@@ -129,6 +131,29 @@ fn a_group_that_loses_its_connection_is_wholly_unknown_or_wholly_undone() {
         }
     }
     assert!(direct.store.shoes(&[1], soon()).unwrap()[0].is_empty());
+}
+
+/// BEGIN and what follows it are sent together. Where BEGIN is refused the rest commits by itself, each row for itself: this
+/// once passed for a failure, and each row of a group was stored a second time.
+#[test]
+fn what_ran_without_its_transaction_is_of_unknown_outcome_and_told_to_the_caches() {
+    let server = Server::shared();
+    let database = server.database();
+    let direct = Fixture::at(parse(&server.tcp_url(&database)));
+    let port = relay_that_garbles(server.port, b"BEGIN", b"BEGUN");
+    let url =
+        format!("postgres://shop:{PASSWORD_IN_URL}@127.0.0.1:{port}/{database}?sslmode=disable");
+    let store = open(&parse(&url), PoolOptions::default()).unwrap();
+    let fence = Watch::new(|_: &[i32]| ());
+    let changes = [1, 1, 2].map(|shoe| Change::Insert(bare(shoe)));
+    for outcome in store.change(&changes, &fence, soon()) {
+        let error = outcome.unwrap_err();
+        assert!(matches!(*error, StoreError::OutcomeUnknown(_)), "{error:?}");
+    }
+    let stored = direct.store.shoes(&[1, 2], soon()).unwrap();
+    let counts: Vec<usize> = stored.iter().map(Vec::len).collect();
+    assert_eq!(counts, [2, 1], "each once");
+    assert_eq!(fence.raised(), [[1, 2]]);
 }
 
 /// A lane that panics between BEGIN and COMMIT once gave its connection back with the transaction open, and the next

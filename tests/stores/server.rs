@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -293,11 +293,30 @@ fn append(path: &Path, text: &str) {
 
 /// A relay to a server, which hangs up when it sees a client say `word`, having passed nothing of it on.
 pub fn relay_that_dies_at(port: u16, word: &'static [u8]) -> u16 {
+    relay(port, move |_, said| {
+        !said.windows(word.len()).any(|window| window == word)
+    })
+}
+
+/// A relay to a server, which hears `other`, of the same length, wherever a client says `word`.
+pub fn relay_that_garbles(port: u16, word: &'static [u8], other: &'static [u8]) -> u16 {
+    relay(port, move |_, said| {
+        let at = said.windows(word.len()).position(|window| window == word);
+        if let Some(at) = at {
+            said[at..at + word.len()].copy_from_slice(other);
+        }
+        true
+    })
+}
+
+/// A relay to a server, which passes on what `see` makes of what a client says on a connection of this number, and hangs
+/// up where that says no.
+fn relay(port: u16, see: impl Fn(usize, &mut [u8]) -> bool + Clone + Send + 'static) -> u16 {
     use std::io::{Read, Write};
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
+        for (number, client) in listener.incoming().flatten().enumerate() {
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else {
                 continue;
             };
@@ -305,10 +324,11 @@ pub fn relay_that_dies_at(port: u16, word: &'static [u8]) -> u16 {
                 (client.try_clone().unwrap(), server.try_clone().unwrap());
             let (mut from_server, mut to_client) = (server, client);
             std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            let see = see.clone();
             std::thread::spawn(move || {
                 let mut buffer = [0; 8192];
                 while let Ok(n @ 1..) = from_client.read(&mut buffer) {
-                    if buffer[..n].windows(word.len()).any(|window| window == word) {
+                    if !see(number, &mut buffer[..n]) {
                         break;
                     }
                     if to_server.write_all(&buffer[..n]).is_err() {

@@ -13,6 +13,7 @@ mod manager;
 pub mod notices;
 mod session;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -164,11 +165,31 @@ impl PostgresStore {
             .max(1);
         let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}");
         // Sent together: the server answers BEGIN first, and what follows is in its transaction.
+        // Unless it was refused: then what follows commits by itself.
+        let (strays, mut stray_shoes) = (Cell::new(false), Vec::new());
         let outcome = session.run(deadline, async |client, statements| {
-            let (begun, done) = join(client.batch_execute(&begin), work(client, statements)).await;
-            begun.and(done)
+            let begin = async {
+                let begun = client.batch_execute(&begin).await;
+                strays.set(begun.as_ref().is_err_and(|error| !session::is_fatal(error)));
+                begun
+            };
+            match join(begin, work(client, statements)).await {
+                (Ok(()), done) => done,
+                (Err(error), done) => {
+                    stray_shoes = done.ok().flatten().map_or(Vec::new(), |(_, shoes)| shoes);
+                    Err(error)
+                }
+            }
         });
         match outcome {
+            Err(error) if strays.get() => {
+                session.give_up();
+                if !stray_shoes.is_empty() {
+                    fence.raise(&batch::distinct(&stray_shoes));
+                }
+                let why = format!("BEGIN was refused: {}", error::call_text(&error));
+                Err(StoreError::OutcomeUnknown(why))
+            }
             Ok(Some((value, shoe_ids))) => {
                 fence.raise(&batch::distinct(&shoe_ids));
                 if deadline.passed() {

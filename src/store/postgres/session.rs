@@ -217,7 +217,7 @@ impl Statements {
 }
 
 /// Whether the server ends the session with this error: it shuts down, crashes or was told to.
-fn is_fatal(error: &Error) -> bool {
+pub(super) fn is_fatal(error: &Error) -> bool {
     if error.is_closed() {
         return true;
     }
