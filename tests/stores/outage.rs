@@ -8,7 +8,7 @@ use canvas_cluster::store::{Change, NoFence, PoolOptions, Room, StoreError, open
 
 use super::fixture::{Fixture, Watch, bare, draft, once_available, parse, soon, within};
 use super::server::{
-    PASSWORD, PASSWORD_IN_URL, Server, relay_that_dies_at, relay_that_garbles,
+    Forgetful, PASSWORD, PASSWORD_IN_URL, Server, relay_that_dies_at, relay_that_garbles,
 };
 
 /// How much later than its deadline a call may end, on a machine that is busy with other tests.
@@ -175,6 +175,26 @@ fn a_panic_in_a_transaction_takes_the_transaction_with_it() {
     let stored = store.shoes(&[1, 2], soon()).unwrap();
     let counts: Vec<usize> = stored.iter().map(Vec::len).collect();
     assert_eq!(counts, [0, 1]);
+}
+
+/// A network that loses its tables for a moment forgets every connection at once. Each was found out by a time-out of its
+/// own, and all requests were refused meanwhile.
+#[test]
+fn one_ping_without_an_answer_is_enough_for_all_connections() {
+    let server = Server::shared();
+    let database = server.database();
+    let relay = Forgetful::to(server.port);
+    let url = format!(
+        "postgres://shop:{PASSWORD_IN_URL}@127.0.0.1:{}/{database}?sslmode=disable",
+        relay.port
+    );
+    let fixture = Fixture::at(parse(&url));
+    fixture.store.warm_up(4, soon());
+    relay.forget_all();
+    let error = fixture.store.ping(within(500)).unwrap_err();
+    assert!(matches!(error, StoreError::TimedOut), "{error:?}");
+    // At the first go, on a connection of its own.
+    fixture.store.ping(soon()).unwrap();
 }
 
 /// One row of a group that the server refuses takes nothing from the others.

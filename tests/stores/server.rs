@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -307,6 +307,40 @@ pub fn relay_that_garbles(port: u16, word: &'static [u8], other: &'static [u8]) 
         }
         true
     })
+}
+
+/// A relay to a server, which can forget connections as a router does that loses its tables: they stay open, and nothing
+/// that is said on them arrives.
+pub struct Forgetful {
+    pub port: u16,
+    /// Connections on which something was said.
+    taken: Arc<AtomicUsize>,
+    /// Connections of a smaller number are forgotten.
+    forgotten: Arc<AtomicUsize>,
+}
+
+impl Forgetful {
+    pub fn to(port: u16) -> Forgetful {
+        let (taken, forgotten) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (known, lost) = (taken.clone(), forgotten.clone());
+        let port = relay(port, move |number, _| {
+            known.fetch_max(number + 1, Ordering::SeqCst);
+            while number < lost.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
+            true
+        });
+        Forgetful {
+            port,
+            taken,
+            forgotten,
+        }
+    }
+
+    pub fn forget_all(&self) {
+        let taken = self.taken.load(Ordering::SeqCst);
+        self.forgotten.store(taken, Ordering::SeqCst);
+    }
 }
 
 /// A relay to a server, which passes on what `see` makes of what a client says on a connection of this number, and hangs

@@ -4,7 +4,7 @@
 //! A pooled connection may be dead without our knowing, after a restart or a fail-over. A read that finds
 //! its connection dead is asked once more on a fresh one; a write never is, but it looks first whether the
 //! server has hung up. One dead connection condemns all older ones (the *epoch*), so that a restart
-//! costs one retry and not one a connection.
+//! costs one retry and not one a connection; and so does a ping that is not answered in time.
 
 mod connect;
 mod error;
@@ -430,10 +430,17 @@ impl Store for PostgresStore {
     }
 
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
-        self.read(deadline, async |client, statements| {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let pong = self.read(deadline, async |client, statements| {
             let statement = statements.get(client, PING, &[]).await?;
             client.query(&statement, &[]).await.map(|_| ())
-        })
+        });
+        if matches!(pong, Err(StoreError::TimedOut)) {
+            // A network that has forgotten one connection has forgotten those beside it too, and each would cost a time-out
+            // to find out. One that did live is opened again in less.
+            self.epoch.fetch_max(epoch + 1, Ordering::AcqRel);
+        }
+        pong
     }
 }
 
