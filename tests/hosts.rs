@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::support::backend::Kind;
+use crate::support::http::Request;
 use crate::support::postgres::Postgres;
 use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
@@ -300,4 +301,41 @@ fn a_server_that_would_hear_nothing_says_so() {
     refused
         .expect(111)
         .naming(&["--with-notify is for PostgreSQL"]);
+}
+
+/// Half of what the database lets in is for the next generation of workers, and of the rest one connection hears. All that
+/// wait for a first connection once opened one each.
+#[test]
+fn a_worker_opens_no_more_connections_than_its_part() {
+    let backend = telling();
+    let Kind::Postgres(database) = &backend.kind else {
+        panic!("it is on PostgreSQL");
+    };
+    let mut watcher = database.connect();
+    let limit = format!("ALTER DATABASE {} CONNECTION LIMIT 6", database.name);
+    watcher.batch_execute(&limit).expect("a limit");
+    let canvas = backend.canvas().workers(1).args(FOR_EVER);
+    let mut server = canvas.args(["--database-notify", "--lanes", "4"]).start();
+    server.allow("the database lets 6 connections in");
+    let clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    let mut opened = || -> i64 {
+        let own = "SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = current_database() AND application_name = 'canvas-cluster'";
+        watcher.query_one(own, &[]).expect("a count").get(0)
+    };
+    // Two lanes and the one that hears.
+    for (shoe, mut client) in (1000..).zip(clients) {
+        client
+            .send_raw(&Request::new("GET", &list_target(shoe)).bytes())
+            .expect("a request");
+        assert!(opened() <= 3);
+    }
+    wait_until(
+        PATIENCE,
+        "both lanes and the listener to be connected",
+        || {
+            assert!(opened() <= 3);
+            opened() == 3
+        },
+    );
 }

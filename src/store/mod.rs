@@ -290,6 +290,12 @@ pub trait Store: Send + Sync {
         Room::Ample
     }
 
+    /// Opens no more than so many connections from now on, nor more than it was opened with. What is in use beyond that is
+    /// closed when it is given back.
+    fn limit(&self, connections: usize) {
+        let _ = connections;
+    }
+
     /// Whether the store could answer a read now: a connection and the table are there.
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError>;
 

@@ -106,13 +106,15 @@ impl Lanes {
         request_timeout: Duration,
         share: Share,
     ) -> Self {
+        // Until the database says how many it has, one connection is enough to ask.
+        let allowed = share.lanes_for(store.room()).unwrap_or(1);
+        store.limit(allowed);
         Lanes {
             queues: Mutex::default(),
             waiting: Condvar::new(),
             looking: Condvar::new(),
             spare: Condvar::new(),
-            // Until the database says how many it has, one connection is enough to ask.
-            allowed: AtomicUsize::new(share.lanes_for(store.room()).unwrap_or(1)),
+            allowed: AtomicUsize::new(allowed),
             share,
             under_way: Mutex::default(),
             answered: Mutex::default(),
@@ -333,9 +335,11 @@ impl Lanes {
 
     /// Learns how many connections the database has for us, once it has been reached.
     fn learn_share(&self) {
-        if let Some(lanes) = self.share.lanes_for(self.store.room())
-            && self.allowed.swap(lanes, Ordering::Relaxed) != lanes
-        {
+        let Some(lanes) = self.share.lanes_for(self.store.room()) else {
+            return;
+        };
+        self.store.limit(lanes);
+        if self.allowed.swap(lanes, Ordering::Relaxed) != lanes {
             self.share.tell(self.store.room());
             self.spare.notify_all();
             self.waiting.notify_all();

@@ -227,6 +227,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         Share {
             lanes: config.lanes,
             workers: config.workers.count(),
+            hears: config.database_notify,
             speaks: slot == 0,
         },
     ));

@@ -9,6 +9,8 @@ pub struct Share {
     pub lanes: usize,
     /// Workers of this host; at least 1.
     pub workers: usize,
+    /// Each worker has one more connection, to hear of writes made past it.
+    pub hears: bool,
     /// This worker says what the share is; the others would say the same.
     pub speaks: bool,
 }
@@ -24,6 +26,7 @@ impl Share {
             Room::Ample => Some(self.lanes),
             Room::Connections(connections) => {
                 let each = connections as usize / (self.workers.max(1) * GENERATIONS);
+                let each = each.saturating_sub(usize::from(self.hears));
                 Some(self.lanes.min(each).max(1))
             }
         }
@@ -34,7 +37,7 @@ impl Share {
         let Room::Connections(connections) = room else {
             return;
         };
-        let needed = self.lanes * self.workers * GENERATIONS;
+        let needed = (self.lanes + usize::from(self.hears)) * self.workers * GENERATIONS;
         if self.speaks && needed > connections as usize {
             log::warn!(
                 "store: the database lets {connections} connections in, and {} workers with {} lanes each want up to {needed} \
@@ -56,6 +59,7 @@ mod tests {
         let share = |lanes, workers| Share {
             lanes,
             workers,
+            hears: false,
             speaks: false,
         };
         assert_eq!(share(4, 4).lanes_for(Room::Connections(97)), Some(4));
@@ -65,6 +69,13 @@ mod tests {
         assert_eq!(share(4, 4).lanes_for(Room::Connections(31)), Some(3));
         assert_eq!(share(4, 4).lanes_for(Room::Unknown), None);
         assert_eq!(share(4, 4).lanes_for(Room::Ample), Some(4));
+        let hearing = |lanes, workers| Share {
+            hears: true,
+            ..share(lanes, workers)
+        };
+        assert_eq!(hearing(4, 4).lanes_for(Room::Connections(40)), Some(4));
+        assert_eq!(hearing(4, 4).lanes_for(Room::Connections(39)), Some(3));
+        assert_eq!(hearing(4, 4).lanes_for(Room::Connections(8)), Some(1));
         for (lanes, workers, room) in [(64, 64, 1), (1, 1, 0), (7, 3, 100)] {
             let used = share(lanes, workers)
                 .lanes_for(Room::Connections(room))

@@ -246,6 +246,61 @@ fn a_server_says_how_many_connections_it_has_for_us() {
     assert_eq!(store.room(), Room::Connections(5));
 }
 
+/// A caller once asked for another connection each time that it had waited for one a while, up to all that there may ever
+/// be, although its host had a right to fewer.
+#[test]
+fn a_store_opens_no_more_connections_than_it_is_told() {
+    // Its queue takes connections, and nobody ever looks at them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = format!("postgres://shop@127.0.0.1:{port}/test?connect_timeout=600");
+    let store = open(&parse(&url), PoolOptions::default()).unwrap();
+    // Held, or what hangs there would be cut and tried again.
+    let mut held = Vec::new();
+    for limit in [1, 3] {
+        store.limit(limit);
+        store.ping(within(500)).unwrap_err();
+        let before = held.len();
+        held.extend(silent.incoming().map_while(Result::ok));
+        let opened = held.len() - before;
+        assert!(opened <= limit, "{opened} instead of {limit}");
+    }
+}
+
+/// What a store learned its limit by is of use afterwards.
+#[test]
+fn a_limit_that_changes_costs_no_connection() {
+    let server = Server::shared();
+    let database = server.database();
+    let fixture = Fixture::at(parse(&server.tcp_url(&database)));
+    let mut admin = server.admin(&database);
+    let mut pids = || -> Vec<i32> {
+        let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+            AND application_name = 'canvas-cluster' ORDER BY backend_start";
+        let rows = admin.query(others, &[]).unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    fixture.store.limit(1);
+    fixture.store.warm_up(1, soon());
+    let first = pids();
+    fixture.store.limit(3);
+    fixture.store.warm_up(3, soon());
+    let all = pids();
+    assert!(
+        all.len() == 3 && all.starts_with(&first),
+        "{first:?}, {all:?}"
+    );
+    fixture.store.limit(2);
+    fixture.store.warm_up(2, soon());
+    let give_up = soon();
+    while pids().len() > 2 {
+        assert!(!give_up.passed(), "they are never closed");
+        pause(5);
+    }
+    assert!(pids().iter().all(|pid| all.contains(pid)));
+}
+
 /// The first of two servers takes connections and answers nothing: it costs its time-out once, and then no more. One
 /// connection at a time, since those that are opened together all find out for themselves.
 #[test]

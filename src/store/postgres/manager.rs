@@ -1,8 +1,8 @@
 //! What r2d2 asks of us: opening sessions, as far as the gate lets it, and telling the broken ones.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use r2d2::ManageConnection;
@@ -13,7 +13,9 @@ use crate::store::pool::Gate;
 
 /// Opens sessions for the pool, as far as the gate lets it.
 pub(super) struct Manager {
-    pub(super) connector: Connector,
+    pub(super) connector: Arc<Connector>,
+    /// Sessions of the pool before this one, which are handed out first.
+    pub(super) spare: Mutex<Vec<Session>>,
     pub(super) gate: Arc<Gate>,
     pub(super) epoch: Arc<AtomicU64>,
 }
@@ -23,6 +25,14 @@ impl ManageConnection for Manager {
     type Error = ConnectError;
 
     fn connect(&self) -> Result<Session, ConnectError> {
+        let spare = self
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        if let Some(session) = spare {
+            return Ok(session);
+        }
         // Before the attempt: a server that restarts during it condemns this session too.
         let epoch = self.epoch.load(Ordering::Acquire);
         let mut session = self

@@ -14,8 +14,8 @@ pub mod notices;
 mod session;
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{join, try_join_all};
@@ -64,7 +64,11 @@ const MARGIN: Duration = Duration::from_millis(50);
 
 /// A store over PostgreSQL.
 pub(super) struct PostgresStore {
-    pool: Pool<Manager>,
+    /// Exchanged for one of another size by [`Store::limit`].
+    pool: RwLock<Pool<Manager>>,
+    /// The most connections that it may ever have.
+    most: u32,
+    connector: Arc<Connector>,
     gate: Arc<Gate>,
     epoch: Arc<AtomicU64>,
     /// The connections that the server lets in; 0 before it has been reached.
@@ -76,7 +80,7 @@ impl PostgresStore {
         let gate = Arc::new(Gate::new(format!("the database {url}")));
         let epoch = Arc::new(AtomicU64::new(0));
         let room = Arc::new(AtomicU32::new(0));
-        let connector = Connector {
+        let connector = Arc::new(Connector {
             url: url.clone(),
             tls: tls::connector(url)?,
             timeout: url.connect_timeout.unwrap_or(options.connect_timeout),
@@ -84,24 +88,33 @@ impl PostgresStore {
             room: room.clone(),
             silent: Silence::default(),
             heard: None,
-        };
+        });
         let manager = Manager {
-            connector,
+            connector: connector.clone(),
+            spare: Mutex::default(),
             gate: gate.clone(),
             epoch: epoch.clone(),
         };
         Ok(PostgresStore {
-            pool: pool::build(manager, options.max_size),
+            pool: RwLock::new(pool::build(manager, options.max_size)),
+            most: options.max_size.max(1),
+            connector,
             gate,
             epoch,
             room,
         })
     }
 
+    fn pool(&self) -> Pool<Manager> {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        pool.clone()
+    }
+
     /// A connection that is not known to be dead.
     fn checkout(&self, deadline: Deadline) -> Result<PooledConnection<Manager>, StoreError> {
+        let pool = self.pool();
         loop {
-            let mut session = pool::checkout(&self.pool, &self.gate, deadline)?;
+            let mut session = pool::checkout(&pool, &self.gate, deadline)?;
             if session.epoch() >= self.epoch.load(Ordering::Acquire) {
                 return Ok(session);
             }
@@ -415,6 +428,26 @@ impl Store for PostgresStore {
             0 => Room::Unknown,
             connections => Room::Connections(connections),
         }
+    }
+
+    /// r2d2 opens up to a pool's size for whoever waits, and the size of a pool is for ever: so there is a new pool, which
+    /// begins with what the old one has idle.
+    fn limit(&self, connections: usize) {
+        let size = u32::try_from(connections)
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.most);
+        if self.pool().max_size() == size {
+            return;
+        }
+        let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
+        let idle = std::iter::from_fn(|| pool.try_get().map(|mut session| session.take()));
+        let manager = Manager {
+            connector: self.connector.clone(),
+            spare: Mutex::new(idle.take(size as usize).collect()),
+            gate: self.gate.clone(),
+            epoch: self.epoch.clone(),
+        };
+        *pool = pool::build(manager, size);
     }
 
     fn warm_up(&self, connections: usize, deadline: Deadline) {

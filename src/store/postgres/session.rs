@@ -159,6 +159,16 @@ impl Session {
         }
     }
 
+    /// Moves the connection to another session; this one is broken from now on.
+    pub(super) fn take(&mut self) -> Session {
+        Session {
+            link: self.link.take(),
+            statements: std::mem::take(&mut self.statements),
+            route: self.route.clone(),
+            epoch: self.epoch,
+        }
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.link.is_none()
     }

@@ -54,6 +54,7 @@ fn start(store: Arc<dyn Store>, lanes: usize, patience: Duration) -> Arc<Lanes> 
     let share = Share {
         lanes,
         workers: 1,
+        hears: false,
         speaks: false,
     };
     let row = Scoreboard::new().expect("shared memory").row(0);
