@@ -1,6 +1,7 @@
 //! Redis is a cache and nothing but one: filled on a miss, never believed blindly, useful again after an outage, and
 //! good for answers while the database is down.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -257,13 +258,14 @@ fn an_evicted_tombstone_lets_no_older_fill_through() {
         }
     }
     signal(dawdler, Signal::SIGCONT);
-    // The fill comes before the answer.
     let answer = reader.receive(true).expect("an answer").expect(200);
     assert_eq!(
         answer.json()[0]["img1"],
         "a",
         "the test is about an older answer"
     );
+    // The fill comes after the answer, and before the lane's next one.
+    reader.get(&list_target(10)).expect("an answer").expect(200);
     let fresh = backend.serve(1);
     let rows = fresh.get(&list_target(7)).expect(200).json();
     assert_eq!(rows[0]["img1"], "b");
@@ -328,11 +330,11 @@ fn what_is_answered_in_part_is_filled_in_part() {
     wait_until(PATIENCE, "the answers to be in Redis", || {
         let cache = bare_cache();
         let shoes: Vec<i32> = (1..=10).rev().collect();
-        let lookup = cache.fetch(&shoes);
+        let lookup = Arc::new(cache.fetch(&shoes));
         assert!(lookup.found.iter().all(Option::is_none));
-        let answers = ["[7]", "[2]", "[99]", "[4]"].map(Bytes::from);
-        cache.fill(&lookup, &[7, 2, 99, 4], &answers);
-        cache.fill(&lookup, &[9], &[Bytes::from("[9]")]);
+        let answer = |shoe| (lookup.clone(), shoe, Bytes::from(format!("[{shoe}]")));
+        cache.fill(&[7, 2, 99, 4].map(answer));
+        cache.fill(&[answer(9)]);
         cache.fetch(&[7, 2, 99, 4, 9, 1]).found == expected
     });
 }

@@ -126,7 +126,9 @@ fn a_write_that_redis_missed_is_told_without_being_asked_for() {
     for shoe in [8, 7] {
         there.get(&list_target(shoe)).expect(200);
     }
-    assert!(redis::holds(&url, r#""img1":"0""#));
+    wait_until(PATIENCE, "the answer to be in Redis", || {
+        redis::holds(&url, r#""img1":"0""#)
+    });
     redis.refuse_writes();
     here.call(&put(1, draft(7, &[("img1", "1")]))).expect(200);
     redis.accept_writes();

@@ -255,33 +255,41 @@ impl RedisCache {
             .query(&mut link.connection)
     }
 
-    /// Fills what the lookup missed with what the store answered since, in one round trip.
-    pub fn fill(&self, lookup: &Lookup, shoe_ids: &[i32], values: &[Bytes]) {
-        let Some(ticket) = &lookup.ticket else { return };
-        // Counted from the question: nothing in Redis is older than it may get.
-        let Some(left) = self.ttl.checked_sub(ticket.begun.elapsed()) else {
-            return;
-        };
-        // What missed together may be answered apart, or in part: each answer counts for itself.
-        let answered: Vec<(i32, &Bytes)> = shoe_ids
-            .iter()
-            .copied()
-            .zip(values)
-            .filter(|(shoe_id, _)| ticket.shoe_ids.binary_search(shoe_id).is_ok())
-            .collect();
-        if answered.is_empty() {
-            return;
+    /// Fills what lookups missed with what the store answered since, all in one round trip. Each answer comes with its
+    /// lookup; those of one lookup follow each other.
+    pub fn fill(&self, answers: &[(Arc<Lookup>, i32, Bytes)]) {
+        let mut pipeline = redis::pipe();
+        for group in answers.chunk_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other)) {
+            if let Some(command) = self.filling(group) {
+                pipeline.add_command(command).ignore();
+            }
         }
-        let keys: Vec<i32> = answered.iter().map(|(shoe_id, _)| *shoe_id).collect();
+        if !pipeline.is_empty() {
+            // One that is held up on its way finds its lease gone.
+            let _ = self.attempt(|link| pipeline.query::<()>(&mut link.connection));
+        }
+    }
+
+    /// What fills the answers of one lookup, as far as that has leases on them.
+    fn filling(&self, answers: &[(Arc<Lookup>, i32, Bytes)]) -> Option<redis::Cmd> {
+        let ticket = answers.first()?.0.ticket.as_ref()?;
+        // Counted from the question: nothing in Redis is older than it may get.
+        let left = self.ttl.checked_sub(ticket.begun.elapsed())?;
+        // What missed together may be answered apart, or in part: each answer counts for itself.
+        let leased = |shoe_id: &i32| ticket.shoe_ids.binary_search(shoe_id).is_ok();
+        let answers = || answers.iter().filter(|(_, shoe_id, _)| leased(shoe_id));
+        let keys: Vec<i32> = answers().map(|(_, shoe_id, _)| *shoe_id).collect();
+        if keys.is_empty() {
+            return None;
+        }
         let mut command = self.script(FILL, &keys);
         command
             .arg(&ticket.lease)
             .arg(left.as_millis().max(1) as u64);
-        for (_, value) in &answered {
+        for (_, _, value) in answers() {
             command.arg([&ticket.epoch[..], b":", &value[..]].concat());
         }
-        // One that is held up on its way finds its lease gone.
-        let _ = self.attempt(|link| command.query::<()>(&mut link.connection));
+        Some(command)
     }
 
     /// Starts to hear of the writes of other hosts, and gives `trust` while it does; and to settle what this host owes.

@@ -21,7 +21,7 @@ use super::queue::{
 use super::share::Share;
 use super::waiter::Pending;
 use crate::app::{Failure, images};
-use crate::cache::redis::RedisCache;
+use crate::cache::redis::{Lookup, RedisCache};
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::{Intent, Row};
 use crate::store::{Change, Deadline, Fence, Store, StoreError};
@@ -530,28 +530,18 @@ impl Lanes {
             return;
         };
         let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question.shoe_id).collect();
-        let found = self.timed(Kind::Shoes, shoe_ids.len(), || {
-            let loaded = self.load_shoes(&shoe_ids, deadline)?;
-            self.fill(&jobs, &loaded);
-            Ok(loaded)
+        let loaded = self.timed(Kind::Shoes, shoe_ids.len(), || {
+            self.load_shoes(&shoe_ids, deadline)
         });
-        self.deal(jobs, found);
-    }
-
-    /// Fills Redis, with one call for each of the lookups that missed.
-    fn fill(&self, jobs: &[ShoeJob], loaded: &[Bytes]) {
-        let Some(redis) = &self.redis else { return };
-        let same = |(one, _): &(&ShoeJob, &Bytes), other: &(&ShoeJob, &Bytes)| {
-            let (one, other) = (&one.question.lookup, &other.0.question.lookup);
-            one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+        let fills = match &loaded {
+            Ok(loaded) => answers_to_lookups(&jobs, loaded),
+            Err(_) => Vec::new(),
         };
-        let answered: Vec<(&ShoeJob, &Bytes)> = jobs.iter().zip(loaded).collect();
-        for group in answered.chunk_by(same) {
-            if let Some(lookup) = &group[0].0.question.lookup {
-                let keys: Vec<i32> = group.iter().map(|(job, _)| job.question.shoe_id).collect();
-                let values: Vec<Bytes> = group.iter().map(|(_, json)| (*json).clone()).collect();
-                redis.fill(lookup, &keys, &values);
-            }
+        // Whoever waits does so for the store alone.
+        self.deal(jobs, loaded);
+        if let Some(redis) = &self.redis {
+            // A panic costs a fill and not the lane, as in `guard`.
+            let _ = catch_unwind(AssertUnwindSafe(|| redis.fill(&fills)));
         }
     }
 
@@ -651,6 +641,17 @@ impl Lanes {
             Err(_) => {}
         }
     }
+}
+
+/// What Redis is filled with: the answers to those whose lookups missed.
+fn answers_to_lookups(jobs: &[ShoeJob], loaded: &[Bytes]) -> Vec<(Arc<Lookup>, i32, Bytes)> {
+    let answered = jobs.iter().map(|job| &job.question).zip(loaded);
+    answered
+        .filter_map(|(missing, json)| {
+            let lookup = missing.lookup.clone()?;
+            Some((lookup, missing.shoe_id, json.clone()))
+        })
+        .collect()
 }
 
 /// A number from 0 to 1.

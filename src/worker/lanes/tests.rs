@@ -1,5 +1,7 @@
 //! Lanes against stores that hang, refuse and count.
 
+mod redis;
+
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 

@@ -1,0 +1,143 @@
+//! Lanes with a Redis of which the test sees every command, and no thread of their own: the test does their work.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// What the stub was asked, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Values,
+    Leases,
+    Fill,
+    Other,
+}
+
+/// A Redis that holds nothing but an epoch, and grants every lease. It answers fills once there are `together` of them.
+fn stub(together: usize, see: impl Fn(Asked) + Clone + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let see = see.clone();
+            thread::spawn(move || converse(client, together, see));
+        }
+    });
+    format!("redis://{address}")
+}
+
+fn converse(client: TcpStream, together: usize, see: impl Fn(Asked)) {
+    let mut reader = BufReader::new(client.try_clone().expect("another handle"));
+    let mut writer = client;
+    let mut fills = 0;
+    while let Some(words) = read_command(&mut reader) {
+        let keys = words.get(2).and_then(|count| count.parse().ok());
+        let (asked, answer) = match (words[0].as_str(), words.get(1)) {
+            ("INFO", _) => (Asked::Other, "$9\r\nrun_id:aa\r\n".to_owned()),
+            ("MGET", _) => {
+                let nothing = "$-1\r\n".repeat(words.len() - 2);
+                let values = format!("*{}\r\n$4\r\n1@aa\r\n{nothing}", words.len() - 1);
+                (Asked::Values, values)
+            }
+            ("EVAL", Some(script)) if script.contains("got") => {
+                let keys = keys.unwrap_or(0);
+                (
+                    Asked::Leases,
+                    format!("*{keys}\r\n{}", ":1\r\n".repeat(keys)),
+                )
+            }
+            ("EVAL", _) => {
+                fills += 1;
+                let answers = match fills == together {
+                    true => "$-1\r\n".repeat(std::mem::take(&mut fills)),
+                    false => String::new(),
+                };
+                (Asked::Fill, answers)
+            }
+            _ => (Asked::Other, "+OK\r\n".to_owned()),
+        };
+        see(asked);
+        if writer.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// An array of bulk strings, as every client sends its commands.
+fn read_command(reader: &mut impl BufRead) -> Option<Vec<String>> {
+    let count = read_number(reader)?;
+    let mut words = Vec::new();
+    for _ in 0..count {
+        let mut word = vec![0; read_number(reader)? + 2];
+        reader.read_exact(&mut word).ok()?;
+        words.push(String::from_utf8_lossy(&word).trim_end().to_owned());
+    }
+    Some(words)
+}
+
+fn read_number(reader: &mut impl BufRead) -> Option<usize> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    line.get(1..)?.trim().parse().ok()
+}
+
+/// Lanes whose work the test does.
+fn idle_lanes(store: Arc<dyn Store>, url: &str) -> Lanes {
+    may::config().set_workers(1).set_worker_pin(false);
+    let board = Scoreboard::new().expect("shared memory");
+    let redis = RedisCache::new(url, "", PATIENCE, 1, PATIENCE, board).expect("a URL");
+    let share = Share {
+        lanes: 1,
+        workers: 1,
+        hears: false,
+        speaks: false,
+    };
+    Lanes::new(store, Some(Arc::new(redis)), board.row(0), PATIENCE, share)
+}
+
+/// Has a coroutine ask for a shoe, and looks that up in Redis. Nobody waits for the answer.
+fn look_up(lanes: &Arc<Lanes>, shoe_id: i32) {
+    let asking = lanes.clone();
+    on_coroutine(move || asking.ask_shoe(shoe_id).map(drop))
+        .recv_timeout(PATIENCE)
+        .expect("no panic on the coroutine")
+        .expect("room in the queue");
+    let Some(Batch::Lookups(jobs)) = lock(&lanes.queues).take_lookups() else {
+        panic!("nothing waits for Redis");
+    };
+    lanes.look_up_batch(jobs);
+}
+
+fn answered(lanes: &Lanes) -> usize {
+    lock(&lanes.answered).len()
+}
+
+/// Each lookup that a batch came from once cost a round trip of its own, and everybody waited for all of them.
+#[test]
+fn answers_wait_for_no_fill_and_fills_share_a_round_trip() {
+    let filled: Arc<OnceLock<Arc<Lanes>>> = Arc::default();
+    let (seen, fills) = mpsc::channel();
+    let lanes = filled.clone();
+    // A second fill that waited for the answer to the first one would never come.
+    let url = stub(2, move |asked| {
+        if let (Asked::Fill, Some(lanes)) = (asked, lanes.get()) {
+            seen.send(answered(lanes)).expect("the test listens");
+        }
+    });
+    let lanes = Arc::new(idle_lanes(Arc::new(Scripted::default()), &url));
+    assert!(filled.set(lanes.clone()).is_ok());
+    look_up(&lanes, 7);
+    look_up(&lanes, 8);
+    let now = Instant::now();
+    let taken = lock(&lanes.queues).take(now, Grouping::All, &mut Vec::new());
+    let Some(Batch::Shoes(jobs)) = taken else {
+        panic!("nothing waits for the store");
+    };
+    assert_eq!((jobs.len(), answered(&lanes)), (2, 0));
+    lanes.load(jobs);
+    for _ in 0..2 {
+        let answered = fills.recv_timeout(PATIENCE).expect("a fill");
+        assert_eq!(answered, 2, "who asked waits for Redis");
+    }
+}
