@@ -36,8 +36,9 @@ use crate::store::Fence;
 /// The age beyond which a read may no longer fill the cache.
 const LEASE_LIFE: Duration = Duration::from_secs(4);
 
-/// How long a tombstone outlives the last moment at which its write may begin to commit.
-const TOMBSTONE_MARGIN: Duration = Duration::from_secs(8);
+/// How long a tombstone outlives the last moment at which its write may begin to commit: longer than the database keeps a
+/// transaction whose COMMIT is held up on its way.
+const TOMBSTONE_MARGIN: Duration = Duration::from_secs(12);
 
 /// The shape of the cached values; part of every key, so that a new shape never reads an old one.
 const FORMAT: &str = "v1";
@@ -427,6 +428,17 @@ fn open(mut value: Vec<u8>, epoch: &[u8]) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::IDLE_IN_TRANSACTION;
+
+    /// A COMMIT that came late, within the database's patience, once found its tombstones gone, and a reader in between had
+    /// filled the older value for good.
+    #[test]
+    fn a_tombstone_outlives_every_commit_that_may_come_late() {
+        let board = Scoreboard::new().expect("shared memory");
+        let (ttl, hasty) = (Duration::from_secs(60), Duration::from_millis(1));
+        let cache = RedisCache::new("redis://localhost", "", ttl, 1, hasty, board).expect("a URL");
+        assert!(cache.tombstone_life > IDLE_IN_TRANSACTION);
+    }
 
     #[test]
     fn only_a_value_of_this_epoch_opens() {

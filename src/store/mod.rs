@@ -22,6 +22,8 @@ use self::postgres::PostgresStore;
 use self::sqlite::SqliteStore;
 use self::url::DatabaseUrl;
 
+#[cfg(test)]
+pub(crate) use self::postgres::IDLE_IN_TRANSACTION;
 pub use self::postgres::notices;
 pub(crate) use self::postgres::{
     Session, connect as connect_postgres, refusal as postgres_refusal,

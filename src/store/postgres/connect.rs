@@ -19,8 +19,8 @@ use crate::store::Deadline;
 use crate::store::url::{ChannelBinding, Host, PostgresUrl, Server, SslMode, TargetSession};
 
 /// A session that holds a transaction open for longer than this was left by a process that hangs; the
-/// server ends it, and with it its locks.
-const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
+/// server ends it, and with it its locks. A COMMIT that comes later finds nothing to commit.
+pub(crate) const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// The longest that TCP may take to connect: long enough for one lost SYN (sent again after a second), short enough that a
 /// network that swallowed more of them holds nobody up after it is back.

@@ -34,6 +34,8 @@ use super::{
     StoreError, batch, tls,
 };
 
+#[cfg(test)]
+pub(crate) use self::connect::IDLE_IN_TRANSACTION;
 pub(crate) use self::error::{refusal, store_error};
 pub(crate) use self::lock::take_lock;
 use self::notices::Listener;
