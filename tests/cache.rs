@@ -308,7 +308,7 @@ fn bare_cache() -> RedisCache {
     let second = Duration::from_secs(1);
     let url = Redis::shared().url();
     let cache = RedisCache::new(&url, "", 100 * second, 2, second, board).expect("a URL");
-    cache.fetch(&[0]);
+    cache.fetch(&[0], |missing| missing);
     cache
 }
 
@@ -330,11 +330,11 @@ fn what_is_answered_in_part_is_filled_in_part() {
     wait_until(PATIENCE, "the answers to be in Redis", || {
         let cache = bare_cache();
         let shoes: Vec<i32> = (1..=10).rev().collect();
-        let lookup = Arc::new(cache.fetch(&shoes));
+        let lookup = Arc::new(cache.fetch(&shoes, |missing| missing));
         assert!(lookup.found.iter().all(Option::is_none));
         let answer = |shoe| (lookup.clone(), shoe, Bytes::from(format!("[{shoe}]")));
         cache.fill(&[7, 2, 99, 4].map(answer));
         cache.fill(&[answer(9)]);
-        cache.fetch(&[7, 2, 99, 4, 9, 1]).found == expected
+        cache.fetch(&[7, 2, 99, 4, 9, 1], |_| 0).found == expected
     });
 }

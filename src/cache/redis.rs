@@ -155,8 +155,9 @@ impl RedisCache {
         format!("{}{shoe_id}", self.prefix)
     }
 
-    /// Looks a batch up, and takes leases on what is missing. Never fails: what can't be had is missing.
-    pub fn fetch(&self, shoe_ids: &[i32]) -> Lookup {
+    /// Looks a batch up, and takes leases on what is missing: on the first of them, as many as `room` says of so many that the
+    /// store will be asked for. Never fails: what can't be had is missing.
+    pub fn fetch(&self, shoe_ids: &[i32], room: impl FnOnce(usize) -> usize) -> Lookup {
         let begun = Instant::now();
         let nothing = || Lookup {
             found: vec![None; shoe_ids.len()],
@@ -198,6 +199,8 @@ impl RedisCache {
             .filter(|(_, value)| value.is_none())
             .map(|(shoe_id, _)| *shoe_id)
             .collect();
+        // A lease on what nobody asks the store for would only keep others from it.
+        missing.truncate(room(missing.len()));
         // A key that is asked for twice would find its own lease in its way.
         missing.sort_unstable();
         missing.dedup();

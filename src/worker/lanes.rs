@@ -490,7 +490,10 @@ impl Lanes {
     fn look_up_batch(&self, jobs: Vec<LookupJob>) {
         let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
         let lookup = catch_unwind(AssertUnwindSafe(|| {
-            self.redis.as_ref().map(|redis| redis.fetch(&shoe_ids))
+            let room = |missing| lock(&self.queues).room_for_missing(Instant::now(), missing);
+            self.redis
+                .as_ref()
+                .map(|redis| redis.fetch(&shoe_ids, room))
         }));
         // Without an answer from Redis the store has it all.
         let mut lookup = lookup.unwrap_or_default();

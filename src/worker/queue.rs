@@ -259,6 +259,17 @@ impl Queues {
         self.lookups.push(job).map_err(refused)
     }
 
+    /// How many of so many shoes would not be refused, if they were pushed now.
+    pub fn room_for_missing(&mut self, now: Instant, count: usize) -> usize {
+        if self.breaker.refusal().is_some() {
+            return 0;
+        }
+        let (waiting, batch) = (self.shoes.jobs.len(), self.shoes.batch.limit());
+        (waiting..waiting + count)
+            .take_while(|waiting| self.shoes.shedder.admits(now, *waiting, batch))
+            .count()
+    }
+
     /// A shoe that only the store has. Its coroutines are parked or about to, so a refusal is their answer.
     #[must_use]
     pub fn push_missing(&mut self, job: ShoeJob) -> Vec<Coroutine> {

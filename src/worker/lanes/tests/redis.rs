@@ -141,3 +141,28 @@ fn answers_wait_for_no_fill_and_fills_share_a_round_trip() {
         assert_eq!(answered, 2, "who asked waits for Redis");
     }
 }
+
+/// A lease on what is refused anyway would keep everybody from that shoe for seconds, when the store is back.
+#[test]
+fn nobody_takes_a_lease_while_the_store_would_refuse() {
+    let (seen, asked) = mpsc::channel();
+    let url = stub(1, move |asked| seen.send(asked).expect("the test listens"));
+    let lanes = Arc::new(idle_lanes(Arc::new(Scripted::default()), &url));
+    let asked_for = |shoe_id| -> Vec<Asked> {
+        look_up(&lanes, shoe_id);
+        asked
+            .try_iter()
+            .filter(|asked| *asked != Asked::Other)
+            .collect()
+    };
+    assert_eq!(asked_for(7), [Asked::Values, Asked::Leases]);
+    let now = Instant::now();
+    let mut queues = lock(&lanes.queues);
+    queues.breaker.note(false);
+    assert!(queues.breaker.claim_probe(now));
+    let away = Err(Arc::new(StoreError::TimedOut));
+    queues.breaker.probed(now, away, 0.0);
+    drop(queues);
+    assert_eq!(asked_for(8), [Asked::Values]);
+    assert_eq!(answered(&lanes), 1, "it was refused");
+}
