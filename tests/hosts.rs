@@ -341,3 +341,36 @@ fn a_worker_opens_no_more_connections_than_its_part() {
         },
     );
 }
+
+/// A server that starts while its database is away answers from Redis, and keeps those answers. What was written before it
+/// first heard was never made good.
+#[test]
+fn a_write_from_before_the_listener_first_heard_is_seen() {
+    let _machine = alone();
+    let relay = Relay::to(Postgres::shared().port());
+    let mut backend = Backend::on(Postgres::shared(), Some(Redis::shared()));
+    backend.tool("migrate").arg("--with-notify").run().expect(0);
+    backend.execute("INSERT INTO shoe_images (shoe_id, img1) VALUES (7, '0')");
+    let url = backend.redis_url.clone().expect("a backend with Redis");
+    let filler = backend.serve(1);
+    wait_until(PATIENCE, "the answer to be in Redis", || {
+        shows(&filler, "0") && redis::holds(&url, r#""img1":"0""#)
+    });
+    filler.stop();
+    backend.database_url = relay.url(&backend.database_url, Postgres::shared().port());
+    relay.swallow_everything();
+    let mut server = serve_hearing(&backend);
+    server.allow("not available");
+    for (_, mut client) in server.one_client_per_worker() {
+        let answer = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(answer.json()[0]["img1"], "0", "it is from Redis");
+    }
+    backend.execute("UPDATE shoe_images SET img1 = '1' WHERE shoe_id = 7");
+    relay.heal();
+    for (worker, mut client) in server.one_client_per_worker() {
+        wait_until(PATIENCE, &format!("worker {worker} to show it"), || {
+            let answer = client.get(&list_target(7)).expect("an answer");
+            answer.status == 200 && answer.json()[0]["img1"] == "1"
+        });
+    }
+}

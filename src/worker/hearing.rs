@@ -1,6 +1,6 @@
 //! Writes that were made past every server, straight in the database: a thread that hears of them and has the caches forget
 //! what they keep. While it hears nothing, for want of a connection, answers are as old as their time allows, and what was
-//! missed is made good at its return by forgetting everything.
+//! missed is made good by forgetting everything once there is a connection: a first one that comes late is a return, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,8 +48,11 @@ pub fn start(
                         }
                         has_missed = true;
                     }
-                    // The lanes say that the database is away.
-                    Err(error) => log::debug!("store: nothing is heard of other writers: {error}"),
+                    // The lanes say that the database is away. Redis may answer meanwhile.
+                    Err(error) => {
+                        has_missed = true;
+                        log::debug!("store: nothing is heard of other writers: {error}");
+                    }
                 }
                 thread::sleep(PAUSE);
             }
