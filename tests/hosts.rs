@@ -374,3 +374,26 @@ fn a_write_from_before_the_listener_first_heard_is_seen() {
         });
     }
 }
+
+/// The tool once passed for a server, which tells the caches itself: what Redis held of those shoes stayed.
+#[test]
+fn what_the_seed_adds_is_seen_where_the_database_tells() {
+    let backend = telling();
+    let url = backend.redis_url.clone().expect("a backend with Redis");
+    let server = serve_hearing(&backend);
+    create(&server, 7, &[]);
+    // The next one to be seeded.
+    wait_until(PATIENCE, "Redis to hold that there are none", || {
+        let rows = server.get(&list_target(8)).expect(200);
+        assert_eq!(rows.text(), "[]");
+        redis::holds(&url, ":[]")
+    });
+    let seed = backend.tool("seed").args(["--append", "--rows", "3"]);
+    seed.run().expect(0);
+    for (worker, mut client) in server.one_client_per_worker() {
+        wait_until(PATIENCE, &format!("worker {worker} to show it"), || {
+            let answer = client.get(&list_target(8)).expect("an answer");
+            answer.expect(200).text() != "[]"
+        });
+    }
+}

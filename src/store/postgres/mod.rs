@@ -28,6 +28,7 @@ use self::connect::{Connector, Silence};
 use self::manager::Manager;
 use self::session::{CallError, Statements};
 use super::pool::{self, Gate};
+use super::schema::SERVER_NAME;
 use super::url::PostgresUrl;
 use super::{
     Change, Changed, Deadline, Draft, Fence, Grouping, Media, PoolOptions, Room, ShoeImages, Store,
@@ -479,12 +480,18 @@ impl Store for PostgresStore {
     }
 }
 
-/// One session to the database of a URL, for the tools: no pool, no statement timeout.
+/// One session to the database of a URL, for the tools: no pool, no statement timeout, and not the name of a server, who
+/// tells the caches of its writes itself.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] with what each server said.
 pub(crate) fn connect(url: &PostgresUrl) -> Result<Session, StoreError> {
-    connector(url)?.connect().map_err(StoreError::Unavailable)
+    let mut connector = connector(url)?;
+    let name = &mut connector.url.application_name;
+    if name.starts_with(SERVER_NAME) {
+        name.insert_str(0, "tool of ");
+    }
+    connector.connect().map_err(StoreError::Unavailable)
 }
 
 /// Prepares to hear of writes that are made past this server. Connects to nothing yet.

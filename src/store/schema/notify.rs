@@ -6,6 +6,9 @@ use crate::store::{Session, StoreError};
 /// The channel, one a database.
 pub const NOTIFY_CHANNEL: &str = "canvas_cluster_shoe_images";
 
+/// How the application_name of servers begins, and of nobody else who writes.
+pub(crate) const SERVER_NAME: &str = "canvas-cluster";
+
 /// A statement that changes more shoes than this is told of as a change of everything: the queue of notices is shared by all
 /// databases of a server, and bounded.
 const MOST_NAMED: u32 = 100;
@@ -45,7 +48,7 @@ CREATE OR REPLACE FUNCTION shoe_images_notify() RETURNS trigger LANGUAGE plpgsql
 DECLARE
     shoes int[];
     shoe int;
-    origin text := CASE WHEN current_setting('application_name') LIKE 'canvas-cluster%' THEN ' server' ELSE '' END;
+    origin text := CASE WHEN current_setting('application_name') LIKE '{SERVER_NAME}%' THEN ' server' ELSE '' END;
 BEGIN
     IF TG_OP = 'INSERT' THEN {}
     ELSIF TG_OP = 'DELETE' THEN {}

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::schema::SERVER_NAME;
 use super::parse::{ENCODE_HINT, decode, is_word, wrong};
 use super::{
     ChannelBinding, Host, POSTGRES_PORT, POSTGRES_SOCKET_DIR, PostgresUrl, RootCert, Secret,
@@ -202,7 +203,7 @@ impl Words {
             application_name: self
                 .application_name
                 .or(self.fallback_application_name)
-                .unwrap_or_else(|| "canvas-cluster".to_owned()),
+                .unwrap_or_else(|| SERVER_NAME.to_owned()),
             options: self.options,
             target_session_attrs: self.target_session_attrs.unwrap_or(TargetSession::Any),
             channel_binding: self.channel_binding.unwrap_or(ChannelBinding::Prefer),
