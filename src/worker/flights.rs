@@ -4,6 +4,10 @@
 //! began. The flight's stamp (the key's generation, and the period in which other hosts are heard) was loaded before
 //! anything was asked; every acknowledged write moves it first. So a read that finds the same stamp loses
 //! nothing by joining, and one that finds another starts a flight of its own, which later reads join.
+//!
+//! While other hosts are not heard their writes move nothing, but this host's do. Then a flight is joined while it is young:
+//! an answer may be as old as its flight, and 500 ms is what the guarantee gives a host that lost its subscription. If nobody
+//! joined, a Redis that is lost would send every request for what is hot to the database.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +21,12 @@ pub struct Flights<A> {
     under_way: Mutex<HashMap<i32, Flight<A>>>,
     /// How old a flight may be to be joined: what is left of its deadline must be worth waiting for.
     joinable_for: Duration,
+    /// The same while other hosts are not heard.
+    joinable_unheard: Duration,
 }
+
+/// How old a flight may be to be joined while other hosts are not heard: well within what the guarantee gives them.
+const YOUNG: Duration = Duration::from_millis(250);
 
 struct Flight<A> {
     stamp: Stamp,
@@ -31,6 +40,7 @@ impl<A: Clone> Flights<A> {
         Flights {
             under_way: Mutex::default(),
             joinable_for: patience / 2,
+            joinable_unheard: YOUNG.min(patience / 2),
         }
     }
 
@@ -44,7 +54,11 @@ impl<A: Clone> Flights<A> {
     pub fn join(&self, shoe_id: i32, stamp: Stamp) -> Option<Pending<A>> {
         let flights = self.lock();
         let flight = flights.get(&shoe_id)?;
-        (flight.stamp == stamp && flight.since.elapsed() < self.joinable_for)
+        let joinable_for = match stamp.hears_others() {
+            true => self.joinable_for,
+            false => self.joinable_unheard,
+        };
+        (flight.stamp == stamp && flight.since.elapsed() < joinable_for)
             .then(|| flight.waiter.join())
     }
 
@@ -164,5 +178,46 @@ mod tests {
                 .recv_timeout(PATIENCE)
                 .expect("no panic on the coroutine")
         );
+    }
+
+    /// Redis once died under a load of a few hot shoes: each of their requests asked the database, and most were refused.
+    #[test]
+    fn while_other_hosts_are_not_heard_a_young_flight_is_joined_unless_this_host_wrote() {
+        may::config().set_workers(1).set_worker_pin(false);
+        let (done, ended) = mpsc::channel();
+        sys::start_first_coroutine(move || {
+            let board = Scoreboard::new().expect("shared memory");
+            let trust = Arc::new(Trust::not_yet());
+            let l1 = L1::<u32>::new(0, PATIENCE, board.generations(), trust.clone());
+            let flights_of = |joinable_unheard| Flights::<u32> {
+                joinable_unheard,
+                ..Flights::new(PATIENCE)
+            };
+            let (flights, old) = (flights_of(PATIENCE), flights_of(Duration::ZERO));
+            let first = Pending(Arc::new(Waiter::of(coroutine::current())));
+            for flights in [&flights, &old] {
+                flights.begin(7, stamp(&l1, 7), &first);
+            }
+            assert!(flights.join(7, stamp(&l1, 7)).is_some());
+            assert!(old.join(7, stamp(&l1, 7)).is_none(), "it is too old");
+
+            drop(board.row(0).intend(0, &[7]));
+            assert!(
+                flights.join(7, stamp(&l1, 7)).is_none(),
+                "of before a write"
+            );
+            flights.begin(7, stamp(&l1, 7), &first);
+            assert!(flights.join(7, stamp(&l1, 7)).is_some());
+            trust.begin();
+            assert!(
+                flights.join(7, stamp(&l1, 7)).is_none(),
+                "others may have written"
+            );
+            done.send(()).expect("the test listens");
+        })
+        .expect("a coroutine");
+        ended
+            .recv_timeout(PATIENCE)
+            .expect("no panic on the coroutine");
     }
 }
