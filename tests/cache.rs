@@ -2,7 +2,7 @@
 //! good for answers while the database is down.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use canvas_cluster::cache::redis::RedisCache;
@@ -337,4 +337,45 @@ fn what_is_answered_in_part_is_filled_in_part() {
         cache.fill(&[answer(9)]);
         cache.fetch(&[7, 2, 99, 4, 9, 1], |_| 0).found == expected
     });
+}
+
+/// What is hot once was an error as soon as its time was over, five seconds into an outage.
+#[test]
+fn what_a_worker_has_kept_outlasts_its_time_while_the_database_is_away() {
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    backend.execute("INSERT INTO shoe_images (shoe_id, img1) VALUES (7, 'a')");
+    let mut server = backend
+        .canvas()
+        .workers(2)
+        .args(["--l1-ttl", "100ms"])
+        .start();
+    server.allow("not available");
+    let mut clients = server.one_client_per_worker();
+    for (_, client) in &mut clients {
+        client.get(&list_target(7)).expect("an answer").expect(200);
+    }
+    postgres.stop();
+    for (_, client) in &mut clients {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(200) {
+            let answer = client.get(&list_target(7)).expect("an answer").expect(200);
+            assert_eq!(answer.json()[0]["img1"], "a");
+            client.get(&list_target(8)).expect("an answer").problem(503);
+        }
+    }
+    // What is written next ends it, as ever.
+    postgres.start();
+    wait_until(PATIENCE, "a write to be taken", || {
+        let change = put(1, draft(7, &[("img1", "b")]));
+        server.call(&change).status == 200
+    });
+    for (_, client) in &mut clients {
+        let answer = client.get(&list_target(7)).expect("an answer");
+        assert!(
+            answer.status == 503 || answer.json()[0]["img1"] == "b",
+            "{answer}"
+        );
+    }
 }

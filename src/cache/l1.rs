@@ -14,6 +14,10 @@ use crate::scoreboard::generations::{Entry, Generations};
 /// What an entry costs besides its answer: the cache's own 21 bytes, the entry, and the heap's rounding.
 const OVERHEAD: usize = 200;
 
+/// For how many milliseconds after its time an answer is given when there is nobody to ask: an outage, or the better part of
+/// a failover. Nobody reads what is written to a database that is away; but it may be away for this host alone.
+const LATE: u64 = 60_000;
+
 /// The size of a usual answer, from which the cache guesses how many there will be.
 const USUAL_ANSWER: usize = 1024;
 
@@ -88,16 +92,20 @@ impl<V: Clone> L1<V> {
         Some(answers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks a shoe up. `now` is any clock of milliseconds, the same for all calls.
-    pub fn find(&self, shoe_id: i32, now: u64) -> Found<V> {
+    /// The stamp of what is asked for now; `None` while writes of this host move another table.
+    fn stamp(&self, shoe_id: i32) -> Option<Stamp> {
         // Loaded first of all: what a write kills from here on was asked for too early.
         let period = self.trust.period().unwrap_or(0);
-        if !self.generations.are_everybodys() {
-            return Found::Nothing(None);
-        }
-        let stamp = Stamp {
+        self.generations.are_everybodys().then(|| Stamp {
             generation: self.generations.load(Entry::of_shoe(shoe_id)),
             period,
+        })
+    }
+
+    /// Looks a shoe up. `now` is any clock of milliseconds, the same for all calls.
+    pub fn find(&self, shoe_id: i32, now: u64) -> Found<V> {
+        let Some(stamp) = self.stamp(shoe_id) else {
+            return Found::Nothing(None);
         };
         let answers = self.answers();
         match answers.as_ref().and_then(|answers| answers.get(&shoe_id)) {
@@ -107,6 +115,15 @@ impl<V: Clone> L1<V> {
             }
             _ => Found::Nothing(Some(stamp)),
         }
+    }
+
+    /// What was kept of a shoe and is past its time, for a minute, when there is nobody to ask: no write that this host was
+    /// told of has ended it.
+    pub fn find_late(&self, shoe_id: i32, now: u64) -> Option<V> {
+        let stamp = self.stamp(shoe_id)?;
+        let answers = self.answers()?;
+        let kept = answers.get(&shoe_id)?;
+        (kept.stamp == stamp && now < kept.until + LATE).then(|| kept.answer.clone())
     }
 
     /// Keeps an answer of this many bytes that was asked for after its stamp was given, at the moment `asked`: its age
@@ -202,6 +219,28 @@ mod tests {
         assert_eq!(l1.find(7, TTL - 1), Found::Answer(1));
         assert_eq!(stamp(l1.find(7, TTL)), first);
         stamp(l1.find(8, 0));
+    }
+
+    #[test]
+    fn an_answer_past_its_time_is_had_for_a_minute_unless_a_write_has_ended_it() {
+        let trust = Arc::new(Trust::always());
+        let (l1, board) = cache(1 << 20, &trust);
+        let late = |now| l1.find_late(7, now);
+        assert_eq!(late(0), None);
+        l1.keep(7, 1, 100, stamp(l1.find(7, 0)), 0);
+        assert_eq!((late(0), late(TTL + LATE - 1)), (Some(1), Some(1)));
+        assert_eq!(late(TTL + LATE), None);
+        trust.suspend();
+        assert_eq!(late(TTL), None, "others may have written");
+        trust.begin();
+        assert_eq!(late(TTL), None);
+        l1.keep(7, 2, 100, stamp(l1.find(7, 0)), 0);
+        assert_eq!(late(TTL), Some(2));
+        drop(board.row(0).intend(0, &[7]));
+        assert_eq!(late(TTL), None);
+        l1.keep(7, 3, 100, stamp(l1.find(7, 0)), 0);
+        board.divide();
+        assert_eq!(late(TTL), None);
     }
 
     #[test]

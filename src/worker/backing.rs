@@ -13,7 +13,7 @@ use crate::cache::l1::{Found, L1, Stamp};
 use crate::http::watch::Watch;
 use crate::scoreboard::Row;
 use crate::scoreboard::counters::Counter;
-use crate::store::{Change, Draft, ShoeImages};
+use crate::store::{Change, Draft, ShoeImages, StoreError};
 
 /// The backend of a worker.
 pub struct Backing {
@@ -43,6 +43,17 @@ impl Backing {
     }
 }
 
+impl Backing {
+    /// The answer while the database gives none: what was kept, if its time has not been over for long.
+    fn outlast(&self, shoe_id: i32, failure: Failure) -> Result<Arc<Page>, Failure> {
+        let away = matches!(&failure, Failure::Store(error)
+            if matches!(**error, StoreError::Unavailable(_) | StoreError::TimedOut));
+        // A database that has too much to do is there, and who asks again has its answer.
+        let late = away.then(|| self.l1.find_late(shoe_id, self.watch.now()));
+        late.flatten().ok_or(failure)
+    }
+}
+
 impl Backend for Backing {
     fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure> {
         let asked = self.watch.now();
@@ -54,7 +65,10 @@ impl Backend for Backing {
             Found::Nothing(stamp) => stamp,
         };
         self.tally.count(Counter::L1Misses);
-        let (rows, stamp) = self.fetch(shoe_id, stamp)?;
+        let (rows, stamp) = match self.fetch(shoe_id, stamp) {
+            Ok(found) => found,
+            Err(failure) => return self.outlast(shoe_id, failure),
+        };
         let page = Arc::new(page(rows));
         if let Some(stamp) = stamp {
             self.l1
