@@ -116,7 +116,7 @@ enum Phase {
 }
 
 /// The state of the whole server, as the master has to know it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     phase: Phase,
     patience: Patience,

@@ -16,7 +16,7 @@ const JITTER: u32 = 4;
 /// So many boots in a row that fail make a slot degraded: it is tried on, and no longer talked about.
 pub(super) const DEGRADED_AFTER: u32 = 5;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     /// The configuration that it runs with, by number.
@@ -45,7 +45,7 @@ pub enum Doing {
     Killed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Slot {
     pub(super) current: Option<Worker>,
     pub(super) successor: Option<Worker>,

@@ -1,5 +1,11 @@
-//! The plan against an obedient world: no process, and a clock that the test moves.
+//! The plan against an obedient world: no process, and a clock that the test moves. Against a world that does what it
+//! likes: `properties` has fate choose, `exploration` leaves out no order of events.
 
+mod exploration;
+mod properties;
+mod world;
+
+use self::world::{Life, Watched};
 use super::slot::{BACKOFF_FIRST, BACKOFF_MOST};
 use super::*;
 
@@ -370,173 +376,31 @@ fn a_reload_replaces_a_tenth_of_the_slots_at_a_time() {
     assert!(world.alive.iter().all(|worker| worker.0 > 40));
 }
 
-mod properties {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// What may befall the plan; numbers choose among the workers that live.
-    #[derive(Debug, Clone)]
-    enum Fate {
-        Ready(usize),
-        Death(usize),
-        Worn(usize),
-        Hung(usize),
-        Reload(usize),
-        Upgrade,
-        Time(u64),
-    }
-
-    fn fate() -> impl Strategy<Value = Fate> {
-        prop_oneof![
-            6 => any::<usize>().prop_map(Fate::Ready),
-            3 => any::<usize>().prop_map(Fate::Death),
-            1 => any::<usize>().prop_map(Fate::Worn),
-            1 => any::<usize>().prop_map(Fate::Hung),
-            2 => (1_usize..6).prop_map(Fate::Reload),
-            1 => Just(Fate::Upgrade),
-            3 => (0_u64..40_000).prop_map(Fate::Time),
-        ]
-    }
-
-    /// What the world outside knows of the workers.
-    #[derive(Default)]
-    struct Outside {
-        living: BTreeSet<WorkerId>,
-        ready: BTreeSet<WorkerId>,
-        generation_of: BTreeMap<WorkerId, u64>,
-        slot_of: BTreeMap<WorkerId, usize>,
-        generation: u64,
-    }
-
-    impl Outside {
-        fn perform(&mut self, actions: &[Action]) -> Result<(), TestCaseError> {
-            for action in actions {
-                match *action {
-                    Action::Spawn {
-                        worker,
-                        slot,
-                        candidate,
-                    } => {
-                        prop_assert!(self.living.insert(worker), "{worker:?} twice");
-                        self.slot_of.insert(worker, slot);
-                        let generation = self.generation + u64::from(candidate);
-                        self.generation_of.insert(worker, generation);
-                    }
-                    Action::Retire(worker) => {
-                        prop_assert!(self.living.contains(&worker));
-                        // Another one serves its slot, or the slot goes and others serve.
-                        let others = self.ready.iter().filter(|other| **other != worker).count();
-                        prop_assert!(others > 0, "{worker:?} left nobody behind");
-                        self.ready.remove(&worker);
-                    }
-                    Action::Stop(worker) | Action::Abort(worker) | Action::Kill(worker) => {
-                        prop_assert!(self.living.contains(&worker), "{action:?} of the dead");
-                    }
-                    Action::Adopt => self.generation += 1,
-                    _ => {}
-                }
+/// Its workers die in their boots, one after another, for a day.
+#[test]
+fn a_slot_whose_workers_never_get_ready_is_tried_for_ever_and_told_once() {
+    let mut watched = Watched::start(3).expect("a good start");
+    watched.rest(|_| true).expect("all ready");
+    let end = watched.now + Duration::from_secs(24 * 3600);
+    // The world fails this test if it is said twice.
+    let mut pass = || -> Result<usize, String> {
+        watched.feed(Event::Died(WorkerId(2)))?;
+        let mut tries = 0;
+        while watched.now < end {
+            for worker in watched.those(|life| life == Life::Starting) {
+                watched.feed(Event::Died(worker))?;
+                tries += 1;
             }
-            let generations: BTreeSet<u64> = self
-                .living
-                .iter()
-                .map(|worker| self.generation_of[worker])
-                .collect();
-            prop_assert!(generations.len() <= 2, "{generations:?} live at once");
-            Ok(())
+            watched.wait()?;
+            assert_eq!(watched.plan.ready(), 2, "the others serve on");
         }
-
-        fn choose(set: &BTreeSet<WorkerId>, number: usize) -> Option<WorkerId> {
-            set.iter().nth(number % set.len().max(1)).copied()
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        /// Whatever happens in whatever order, nobody is left without a server, and once fate rests all slots serve the
-        /// newest configuration.
-        #[test]
-        fn all_ends_well(slots in 1_usize..6, fates in prop::collection::vec(fate(), 0..80)) {
-            let mut now = Instant::now();
-            let mut plan = Plan::new(slots, PATIENCE);
-            let mut outside = Outside { generation: 1, ..Outside::default() };
-            outside.perform(&plan.on(Event::Start, now))?;
-            for worker in outside.living.clone() {
-                outside.ready.insert(worker);
-                outside.perform(&plan.on(Event::Ready(worker), now))?;
-            }
-            for fate in fates {
-                let event = match fate {
-                    Fate::Ready(which) => {
-                        let starting = &outside.living - &outside.ready;
-                        let Some(worker) = Outside::choose(&starting, which) else { continue };
-                        outside.ready.insert(worker);
-                        Event::Ready(worker)
-                    }
-                    Fate::Death(which) => {
-                        let Some(worker) = Outside::choose(&outside.living, which) else { continue };
-                        outside.living.remove(&worker);
-                        outside.ready.remove(&worker);
-                        Event::Died(worker)
-                    }
-                    Fate::Worn(which) | Fate::Hung(which) => {
-                        let Some(worker) = Outside::choose(&outside.ready, which) else { continue };
-                        match fate {
-                            Fate::Worn(_) => Event::Worn(worker),
-                            _ => Event::Hung(worker),
-                        }
-                    }
-                    // As the master does: one after the other.
-                    Fate::Reload(_) if plan.is_rolling() => continue,
-                    Fate::Reload(slots) => Event::Reload { slots },
-                    // As the master does: the next image goes on where this one stands, and reloads.
-                    Fate::Upgrade => {
-                        let Some(standing) = plan.standing() else { continue };
-                        let text = serde_json::to_string(&standing).expect("a text");
-                        let read = serde_json::from_str(&text).expect("what was written");
-                        plan = Plan::adopt(&read, PATIENCE, now);
-                        prop_assert_eq!(plan.standing(), Some(standing));
-                        Event::Reload { slots: plan.wanted() }
-                    }
-                    Fate::Time(milliseconds) => {
-                        now += Duration::from_millis(milliseconds);
-                        Event::Tick
-                    }
-                };
-                outside.perform(&plan.on(event, now))?;
-            }
-            // Fate rests: those who start get ready, those who were told to go are gone, time passes.
-            for _ in 0..400 {
-                now = plan.next_due().unwrap_or(now).max(now);
-                let actions = plan.on(Event::Tick, now);
-                outside.perform(&actions)?;
-                let known: BTreeSet<WorkerId> = plan.workers().map(|worker| worker.id).collect();
-                prop_assert_eq!(&known, &outside.living);
-                let leaving: Vec<WorkerId> = plan
-                    .workers()
-                    .filter(|worker| !matches!(worker.state, State::Starting { .. } | State::Ready { .. }))
-                    .map(|worker| worker.id)
-                    .collect();
-                for worker in leaving {
-                    outside.living.remove(&worker);
-                    outside.ready.remove(&worker);
-                    outside.perform(&plan.on(Event::Died(worker), now))?;
-                }
-                let starting = &outside.living - &outside.ready;
-                for worker in starting {
-                    outside.ready.insert(worker);
-                    outside.perform(&plan.on(Event::Ready(worker), now))?;
-                }
-            }
-            prop_assert!(!plan.is_rolling());
-            prop_assert_eq!(plan.ready(), plan.wanted());
-            prop_assert_eq!(outside.living.len(), plan.wanted());
-            for worker in &outside.living {
-                prop_assert_eq!(outside.generation_of[worker], outside.generation);
-            }
-        }
-    }
+        Ok(tries)
+    };
+    let tries = pass().expect("a day of failures");
+    let most = 24 * 3600 / BACKOFF_MOST.as_secs() as usize * 9 / 8;
+    assert!((most / 2..most).contains(&tries), "{tries} tries in a day");
+    assert!(watched.seen.contains("Degraded") && !watched.seen.contains("Recovered"));
+    watched.rest(|_| true).expect("ready at last");
+    watched.check_rest().expect("all well");
+    assert!(watched.seen.contains("Recovered"));
 }
