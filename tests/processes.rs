@@ -129,6 +129,7 @@ fn a_worker_killed_under_load_costs_its_own_requests_only() {
         });
         load.wait_for_answers(200);
         let tally = load.stop();
+        tally.report(&format!("a worker is killed, {style:?}"));
         let lost: u64 = tally.trouble.values().sum();
         assert!(
             lost <= clients as u64 && tally.other.is_empty(),

@@ -48,7 +48,9 @@ fn reloads_lose_no_request(backend: &Backend) {
         for _ in 0..10 {
             reload_under(&server, &load, 2);
         }
-        load.stop().assert_all_ok();
+        let tally = load.stop();
+        tally.report(&format!("10 reloads, {style:?}"));
+        tally.assert_all_ok();
     }
 }
 
@@ -70,7 +72,9 @@ fn a_storm_of_hangups_ends_with_fresh_workers_and_loses_nothing() {
         now.is_disjoint(&before) && now.len() == 2
     });
     load.wait_for_answers(50);
-    load.stop().assert_all_ok();
+    let tally = load.stop();
+    tally.report("15 hang-ups, a few answers apart");
+    tally.assert_all_ok();
     // One more, alone, works as ever.
     wait_for_calm(&server, 2);
     server.reload(2);
@@ -184,7 +188,9 @@ fn the_number_of_workers_changes_without_a_lost_request() {
             configure(backend.dir.path(), &format!("workers = {count}\n"));
             reload_under(&server, &load, count);
         }
-        load.stop().assert_all_ok();
+        let tally = load.stop();
+        tally.report(&format!("4 reloads to other numbers of workers, {style:?}"));
+        tally.assert_all_ok();
     }
 }
 

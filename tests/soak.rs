@@ -63,16 +63,6 @@ impl Loads {
     }
 }
 
-/// Shown by `tests/run soak`.
-fn report(what: &str, tally: &Tally) {
-    let lost: u64 = tally.trouble.values().sum();
-    println!(
-        "{what}: {} requests sent, {} answered otherwise than with 2xx, {lost} lost",
-        tally.sent(),
-        tally.other.values().sum::<u64>(),
-    );
-}
-
 /// What may gather in a process: descriptors by what they are, and children that nobody has waited for.
 fn possessions(server: &Server) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
@@ -128,7 +118,7 @@ fn five_hundred_reloads_lose_nothing_and_leave_nothing_behind() {
         grown <= GROWTH,
         "{reloads} reloads have cost the master {grown} KiB"
     );
-    report(&format!("{reloads} reloads, 2 of 5 under load"), &sum);
+    sum.report(&format!("{reloads} reloads, 2 of 5 under load"));
     println!("    the master has grown by {grown} KiB");
 }
 
@@ -148,7 +138,7 @@ fn a_storm_of_hangups_loses_nothing() {
     }
     loads.wait_for_answers(50);
     let tally = loads.stop_and_assert_all_ok();
-    report(&format!("{hangups} hang-ups, 0 to 25 ms apart"), &tally);
+    tally.report(&format!("{hangups} hang-ups, 0 to 25 ms apart"));
     // The plan coalesces them, and is as ever afterwards.
     wait_until(PATIENCE, "the storm to pass", || {
         server.workers().len() == 2
@@ -190,7 +180,7 @@ fn changes_in_any_order_lose_nothing() {
         loads.wait_for_answers(random.u64(1..200));
     }
     let tally = loads.stop_and_assert_all_ok();
-    report(&format!("{changes} changes {told:?}"), &tally);
+    tally.report(&format!("{changes} changes {told:?}"));
     assert!(alive(server.master()));
 }
 
@@ -256,10 +246,9 @@ fn deaths_cost_what_the_dead_had_accepted() {
             // Otherwise each death would make the next one's successor wait longer.
             server.reload(3);
         }
-        report(
-            &format!("{deaths} deaths, {style:?}, {accepted_by_the_dead} accepted by the dead"),
-            &sum,
-        );
+        sum.report(&format!(
+            "{deaths} deaths, {style:?}, {accepted_by_the_dead} accepted by the dead"
+        ));
     }
 }
 
@@ -299,7 +288,7 @@ fn a_crash_costs_each_client_one_request_at_most() {
         sum.add(tally);
         server.reload(3);
     }
-    report(&format!("{crashes} crashes"), &sum);
+    sum.report(&format!("{crashes} crashes"));
 }
 
 /// Another order of things in each run, which a failing test tells.

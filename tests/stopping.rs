@@ -32,6 +32,12 @@ fn answers_every_request_on_an_open_connection(backend: &Backend) {
         let tally = load.stop();
         // A connection made too late is refused; one that was open gets its answers, and is told of the end.
         assert_eq!(
+        println!(
+            "{which}: {} requests answered, {} lost on open connections, {} new connections refused",
+            tally.sent() - tally.troubled(On::Reused) - tally.troubled(On::Fresh),
+            tally.troubled(On::Reused),
+            tally.troubled(On::Fresh),
+        );
             tally.troubled(On::Reused),
             0,
             "requests were lost by {which}: {tally:?}"

@@ -79,7 +79,9 @@ fn upgrades_lose_no_request(backend: &Backend) {
             assert!(alive(master));
             load.wait_for_answers(50);
         }
-        load.stop().assert_all_ok();
+        let tally = load.stop();
+        tally.report(&format!("3 upgrades, {style:?}"));
+        tally.assert_all_ok();
     }
 }
 

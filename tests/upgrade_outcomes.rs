@@ -88,7 +88,9 @@ fn the_outcome_is_told_and_no_request_is_lost() {
                 server.workers().is_disjoint(&before)
             });
         }
-        load.stop().assert_all_ok();
+        let tally = load.stop();
+        tally.report(&format!("2 upgrades by ctl, {style:?}"));
+        tally.assert_all_ok();
     }
     assert!(alive(master));
     // What was before is remembered by who comes after.

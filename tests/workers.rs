@@ -117,7 +117,9 @@ fn workers_come_and_go_by_signal_without_a_lost_request() {
                 server.workers().len() == count
             });
         }
-        load.stop().assert_all_ok();
+        let tally = load.stop();
+        tally.report(&format!("300 requests a worker, {style:?}"));
+        tally.assert_all_ok();
     }
     server.signal(Signal::SIGTTOU);
     wait_until(PATIENCE, "one worker", || server.workers().len() == 1);
@@ -142,7 +144,9 @@ fn a_worker_that_has_served_enough_is_relieved_without_a_lost_request() {
     for style in [Style::KeepAlive, Style::ConnectionPerRequest] {
         let load = Load::start(server.address(), style, 4, healthz());
         load.wait_for_answers(3000);
-        load.stop().assert_all_ok();
+        let tally = load.stop();
+        tally.report(&format!("TTIN and TTOU, {style:?}"));
+        tally.assert_all_ok();
     }
     wait_until(PATIENCE, "the first workers to be gone", || {
         let now = server.workers();

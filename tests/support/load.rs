@@ -133,6 +133,16 @@ impl Tally {
             .sum()
     }
 
+    /// Prints what was sent and lost, which `--nocapture` shows.
+    pub fn report(&self, what: &str) {
+        let lost: u64 = self.trouble.values().sum();
+        println!(
+            "{what}: {} requests sent, {} answered otherwise than with 2xx, {lost} lost",
+            self.sent(),
+            self.other.values().sum::<u64>(),
+        );
+    }
+
     /// How many requests were made.
     pub fn sent(&self) -> u64 {
         self.ok + self.other.values().sum::<u64>() + self.trouble.values().sum::<u64>()
