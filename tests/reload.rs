@@ -1,10 +1,11 @@
 //! SIGHUP: the configuration is read again and the workers are replaced one by one, and no client notices.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::http::Request;
+use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
 use crate::support::process::alive;
@@ -173,6 +174,60 @@ fn a_worker_that_leaves_no_longer_watches_the_listeners() {
         });
         assert!(alive(*worker), "worker {worker} has dropped its client");
     }
+}
+
+/// Old workers, each with an idle client, while new ones serve.
+fn retired_workers(server: &Server) -> Vec<(i32, Client)> {
+    let idle = server.one_client_per_worker();
+    let listeners = socket_inodes(server.master());
+    server.signal(Signal::SIGHUP);
+    for (worker, _) in &idle {
+        wait_until(PATIENCE, "an old worker to leave its listeners", || {
+            watched_inodes(*worker).is_disjoint(&listeners)
+        });
+    }
+    idle
+}
+
+#[test]
+fn a_retired_worker_tells_of_the_end_with_its_next_answer() {
+    let backend = Backend::sqlite();
+    let server = backend.serve(2);
+    create(&server, 7, &[("img1", "a")]);
+    for (worker, mut client) in retired_workers(&server) {
+        assert!(alive(worker), "worker {worker} has dropped its client");
+        let answer = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(answer.header("connection"), Some("close"), "{answer}");
+        assert!(
+            client.ends(),
+            "the connection goes on after its last answer"
+        );
+        wait_until(PATIENCE, "a worker without clients to leave", || {
+            !alive(worker)
+        });
+    }
+}
+
+#[test]
+fn a_retired_worker_closes_what_is_idle_at_the_drain_timeout() {
+    let backend = Backend::sqlite();
+    let canvas = backend.canvas().workers(2);
+    let server = canvas
+        .args(["--drain-timeout", "1s", "--request-timeout", "1s"])
+        .start();
+    let began = Instant::now();
+    for (worker, mut client) in retired_workers(&server) {
+        assert!(client.ends(), "worker {worker} sends something, or resets");
+        let kept = began.elapsed();
+        assert!(
+            kept >= Duration::from_secs(1),
+            "an idle client was kept for {kept:?} only"
+        );
+        wait_until(PATIENCE, "a worker without clients to leave", || {
+            !alive(worker)
+        });
+    }
+    server.get("/healthz").expect(200);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Stopping: TERM and QUIT lose nothing that is in flight, INT stops at once, and idle clients hold nobody up.
+//! Stopping: TERM and QUIT lose nothing that is in flight, INT and a second TERM stop at once, and neither idle clients nor stuck
+//! ones hold anybody up for longer than they may.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use nix::sys::signal::Signal;
 use crate::support::http::{Client, Request, Response, Trouble};
 use crate::support::load::{Load, On, Style};
 use crate::support::postgres::Postgres;
+use crate::support::process::alive;
 use crate::support::shoes::{create, draft, id_of, list_target, post};
 use crate::support::{Backend, Server, alone, over_both_stores};
 
@@ -30,14 +32,14 @@ fn answers_every_request_on_an_open_connection(backend: &Backend) {
         load.wait_for_answers(200);
         server.stop_with(which);
         let tally = load.stop();
-        // A connection made too late is refused; one that was open gets its answers, and is told of the end.
-        assert_eq!(
         println!(
             "{which}: {} requests answered, {} lost on open connections, {} new connections refused",
             tally.sent() - tally.troubled(On::Reused) - tally.troubled(On::Fresh),
             tally.troubled(On::Reused),
             tally.troubled(On::Fresh),
         );
+        // A connection made too late is refused; one that was open gets its answers, and is told of the end.
+        assert_eq!(
             tally.troubled(On::Reused),
             0,
             "requests were lost by {which}: {tally:?}"
@@ -169,6 +171,74 @@ fn does_not_wait_for_idle_connections() {
         began.elapsed()
     );
     assert!(idle.iter_mut().all(|client| client.is_closed()));
+}
+
+#[test]
+fn what_is_stuck_is_cut_at_the_drain_timeout() {
+    let backend = Backend::sqlite();
+    let canvas = backend.canvas().workers(2);
+    let mut server = canvas
+        .args(["--drain-timeout", "1s", "--request-timeout", "1s"])
+        .args(["--head-timeout", "10m"])
+        .start();
+    server.allow("killing worker");
+    server.allow("SIGKILL");
+    let mut stuck = server.connect();
+    stuck
+        .send_raw(b"GET /healthz HTTP/1.1\r\n")
+        .expect("half a head");
+    server.wait_until_read([&stuck]);
+    let began = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert!(matches!(
+        stuck.receive(true),
+        Err(Trouble::Closed | Trouble::Reset)
+    ));
+    let cut = began.elapsed();
+    assert!(cut >= Duration::from_secs(1), "cut after {cut:?} already");
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    server.assert_clean_log();
+    // The worker ends it by itself, or the master the worker if that was too slow.
+    let told = ["did not finish in time", "killing worker"];
+    assert!(
+        told.iter().any(|line| !server.lines_with(line).is_empty()),
+        "{}",
+        server.log_text()
+    );
+}
+
+#[test]
+fn a_second_term_stops_at_once() {
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    let canvas = backend.canvas().workers(2);
+    let mut server = canvas
+        .args(["--request-timeout", "5m", "--drain-timeout", "10m"])
+        .start();
+    let mut waiting = server.connect();
+    postgres.freeze();
+    waiting
+        .send_raw(&Request::new("GET", &list_target(1)).bytes())
+        .expect("a request");
+    server.wait_until_read([&waiting]);
+    let mut idle = server.one_client_per_worker();
+    server.signal(Signal::SIGTERM);
+    // Each worker has heard of the first one, so that the second is another signal and no more of the same.
+    for (worker, client) in &mut idle {
+        assert!(
+            client.is_closed(),
+            "worker {worker} keeps an idle connection while it drains"
+        );
+    }
+    assert!(alive(server.master()));
+    server.signal(Signal::SIGTERM);
+    assert!(matches!(
+        waiting.receive(true),
+        Err(Trouble::Closed | Trouble::Reset)
+    ));
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    postgres.thaw();
 }
 
 #[test]
