@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
+use crate::control::status;
 use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
 use crate::support::process::{alive, signal, stand_still, wait_for_cpu};
@@ -159,6 +161,47 @@ fn a_worker_that_has_served_enough_is_relieved_without_a_lost_request() {
 fn a_worker_that_has_grown_too_large_is_relieved() {
     let backend = Backend::sqlite();
     // Smaller than any worker ever is: each is relieved as soon as it has looked.
+/// What the signal table does not name, or names for the master alone, touches nobody.
+#[test]
+fn signals_that_mean_nothing_here_are_ignored() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend.serve(2);
+    let workers = server.workers();
+    let loads = [Style::KeepAlive, Style::ConnectionPerRequest]
+        .map(|style| (style, Load::start(server.address(), style, 3, healthz())));
+    for _ in 0..3 {
+        signal(server.master(), Signal::SIGWINCH);
+        for worker in &workers {
+            for which in [
+                Signal::SIGHUP,
+                Signal::SIGINT,
+                Signal::SIGUSR2,
+                Signal::SIGWINCH,
+            ] {
+                signal(*worker, which);
+            }
+        }
+        for (_, load) in &loads {
+            load.wait_for_answers(100);
+        }
+    }
+    // The master has looked at its signals before it answers, so nothing was begun and nothing is to come.
+    let now = status(&backend);
+    assert_eq!(
+        (&now["phase"], &now["generation"], &now["changes"]),
+        (&json!("serving"), &json!(1), &json!([])),
+        "{now}"
+    );
+    assert_eq!(server.answering_workers(), workers);
+    for (style, load) in loads {
+        let tally = load.stop();
+        tally.report(&format!("signals that are ignored, {style:?}"));
+        tally.assert_all_ok();
+    }
+    assert_eq!(server.workers(), workers);
+}
+
     let server = backend
         .canvas()
         .workers(1)
