@@ -52,6 +52,20 @@ pub fn kernel_rows(server: SocketAddr) -> usize {
     table.lines().skip(1).filter(counts).count()
 }
 
+/// How many connections wait in the queue of a listener until somebody accepts them.
+#[track_caller]
+pub fn queue_length(listener: u64) -> u64 {
+    let table =
+        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let parse = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(9)?.parse() == Ok(listener)).then_some(())?;
+        u64::from_str_radix(fields.get(4)?.split_once(':')?.1, 16).ok()
+    };
+    let mut lengths = table.lines().skip(1).filter_map(parse);
+    lengths.next().expect("a listener on IPv4")
+}
+
 /// The inodes of the sockets that a process holds, from `/proc/PID/fd`.
 pub fn socket_inodes(pid: i32) -> BTreeSet<u64> {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
