@@ -48,6 +48,39 @@ fn a_low_limit_on_open_files_is_told_once_with_its_remedy() {
         .naming(&["may open 300 files", "the configuration is good"]);
 }
 
+/// What the kernel holds a process to, soft and hard (`/proc/PID/limits`, proc_pid_limits(5)).
+#[track_caller]
+fn limit_of(pid: i32, name: &str) -> (String, String) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("a process");
+    let row = limits.lines().find_map(|line| line.strip_prefix(name));
+    let mut words = row.expect("a limit of that name").split_whitespace();
+    let mut next = || words.next().expect("soft and hard").to_owned();
+    (next(), next())
+}
+
+#[test]
+fn the_limit_on_open_files_is_raised_as_far_as_it_may_be_in_every_process() {
+    let backend = Backend::sqlite();
+    let canvas = backend.canvas().workers(2);
+    let server = canvas
+        .args(["--max-connections", "500"])
+        .open_files_up_to(300, 3000)
+        .start();
+    for _ in 0..2 {
+        for process in server.workers().into_iter().chain([server.master()]) {
+            assert_eq!(
+                limit_of(process, "Max open files"),
+                ("3000".to_owned(), "3000".to_owned()),
+                "of process {process}; the master is {}",
+                server.master()
+            );
+        }
+        // The workers of a reload, too.
+        server.reload(2);
+    }
+    assert!(server.lines_with("may open").is_empty());
+}
+
 /// A worker that takes as many connections as it may open files has none left for its database.
 #[test]
 fn a_worker_takes_no_more_connections_than_its_open_files_have_room_for() {

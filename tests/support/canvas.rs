@@ -27,7 +27,8 @@ pub struct Canvas {
     home: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
-    open_files: Option<u64>,
+    /// Soft and hard.
+    open_files: Option<(u64, u64)>,
     /// The name to run it by, instead of its own.
     program: Option<PathBuf>,
     own_network: bool,
@@ -117,8 +118,13 @@ impl Canvas {
     }
 
     /// Runs it with this limit on open files, soft and hard.
-    pub fn open_files(mut self, limit: u64) -> Self {
-        self.open_files = Some(limit);
+    pub fn open_files(self, limit: u64) -> Self {
+        self.open_files_up_to(limit, limit)
+    }
+
+    /// Runs it with this limit on open files, which it may raise so far.
+    pub fn open_files_up_to(mut self, soft: u64, hard: u64) -> Self {
+        self.open_files = Some((soft, hard));
         self
     }
 
@@ -225,9 +231,9 @@ impl Canvas {
                     command
                 }
             },
-            Some(limit) => {
+            Some((soft, hard)) => {
                 let mut command = guarded("prlimit", Signal::SIGKILL, None);
-                command.arg(format!("--nofile={limit}:{limit}"));
+                command.arg(format!("--nofile={soft}:{hard}"));
                 // Without what would let it raise the limit again.
                 if nix::unistd::geteuid().is_root() {
                     command.args(["setpriv", "--bounding-set", "-sys_resource", "--"]);
