@@ -8,6 +8,7 @@ use super::lanes::Lanes;
 use crate::http::lobby::Lobby;
 use crate::http::service::Service;
 use crate::http::watch::Watch;
+use crate::sabotage;
 use crate::scoreboard::{self, Row, Scoreboard};
 use crate::sys;
 
@@ -37,6 +38,7 @@ impl<S: Service> Clock<S> {
         let mut tide = Tide::default();
         loop {
             may::coroutine::park();
+            sabotage::stop_loop();
             self.siblings.tick(&self.gate, self.beat());
             self.watch.tick();
             self.lobby.tick();
