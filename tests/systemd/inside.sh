@@ -11,6 +11,7 @@ readonly URL="http://$ADDRESS:$PORT"
 readonly CONFIGURATION=/etc/canvas-cluster/canvas-cluster.toml
 readonly PROGRAM=/usr/bin/canvas-cluster
 readonly WORKERS=2
+readonly TOKEN=a-token-of-the-test-0123456789
 readonly DEADLINE=60
 
 fail() {
@@ -45,6 +46,11 @@ master() { property MainPID; }
 same_run() { [[ $(master) == "$1" ]] && property_is NRestarts 0; }
 workers() { pgrep --parent "$(master)" | sort | tr '\n' ' '; }
 answers() { curl -sS --fail --max-time 20 -o /dev/null "$URL$TARGET"; }
+# Stores a row; the status of the answer.
+write() {
+    curl -sS --max-time 20 -o /dev/null -w '%{http_code}' "$@" \
+        -H 'Content-Type: application/json' --data '{"shoe_id": 7}' "$URL/api/images/"
+}
 ctl() { canvas-cluster ctl "$@"; }
 generation() { ctl status --json | sed 's/.*"generation":\([0-9]*\),"uptime.*/\1/'; }
 all_ready() { ctl status | head -n 1 | grep -q "$1 of $1 workers ready"; }
@@ -107,6 +113,8 @@ systemctl enable --now canvas-cluster || fail "the service does not start"
 answers || fail "no answer after the start"
 [[ $(property StatusText) == "2/2 workers ready, "*" req/s, generation 1" ]] || fail "the status is '$(property StatusText)'"
 property_is NFileDescriptorStore 2 || fail "systemd keeps $(property NFileDescriptorStore) sockets"
+property_is KillMode mixed || fail "TERM would go to workers as well: KillMode is $(property KillMode)"
+property_is OOMPolicy continue || fail "a worker that is killed for its memory would end the service: OOMPolicy is $(property OOMPolicy)"
 ctl status || fail "root can't ask for the status"
 [[ $(stat -c '%U %a' /run/canvas-cluster) == "canvas-cluster 700" ]] || fail "the control socket's folder is open to others"
 [[ $(stat -c '%U %a' /var/lib/canvas-cluster) == "canvas-cluster 700" ]] || fail "the state is not the service's own"
@@ -255,6 +263,22 @@ systemctl stop canvas-cluster
 rm /etc/systemd/system/canvas-cluster.service.d/port.conf
 systemctl daemon-reload
 configure
+
+step "a write token that systemd passes"
+# As the unit has it in a comment. The file is root's alone; the service has a copy of its own.
+printf '%s\n' "$TOKEN" >/etc/canvas-cluster/write-token
+chmod 600 /etc/canvas-cluster/write-token
+sed -n '/^#LoadCredential=write-token:/s/^#//p; /^\[Service\]/p' \
+    /usr/lib/systemd/system/canvas-cluster.service >/etc/systemd/system/canvas-cluster.service.d/token.conf
+[[ $(wc -l </etc/systemd/system/canvas-cluster.service.d/token.conf) == 2 ]] || fail "the unit has no line for a write token"
+systemctl daemon-reload
+systemctl start canvas-cluster || fail "it does not start with a credential"
+[[ $(write) == 401 ]] || fail "a write without the token is answered $(write)"
+[[ $(write -H "Authorization: Bearer $TOKEN") == 201 ]] || fail "a write with the token is answered otherwise than with 201"
+told "$TOKEN" && fail "the journal holds the token"
+systemctl stop canvas-cluster
+rm /etc/systemd/system/canvas-cluster.service.d/token.conf /etc/canvas-cluster/write-token
+systemctl daemon-reload
 
 step "socket activation, and a restart under load"
 systemctl start canvas-cluster.socket || fail "the socket unit does not start"
