@@ -11,7 +11,9 @@ use nix::sys::signal::Signal;
 
 use crate::support::http::{Request, Trouble};
 use crate::support::load::{Load, Style, Tally};
-use crate::support::process::{alive, anonymous_rss, children, signal, stand_still, stat};
+use crate::support::process::{
+    alive, anonymous_rss, children, signal, signal_thread, stand_still, stat,
+};
 use crate::support::shoes::{create, list_target};
 use crate::support::sockets::{server_ends, socket_inodes};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
@@ -194,7 +196,7 @@ fn deaths_cost_what_the_dead_had_accepted() {
         .workers(3)
         .args(["--hang-timeout", "1s"])
         .start();
-    for expected in ["SIG", "hangs", "killing worker", "degraded"] {
+    for expected in ["SIG", "hangs", "killing worker", "degraded", "] worker "] {
         server.allow(expected);
     }
     let mut random = seeded();
@@ -215,9 +217,15 @@ fn deaths_cost_what_the_dead_had_accepted() {
                 .filter(|(_, end)| owned.contains(&end.inode))
                 .map(|(port, _)| port)
                 .collect();
-            // Killed at once, or left to the master, which finds that it hangs.
-            if random.bool() {
-                signal(victim, Signal::SIGKILL);
+            // Killed at once, or crashed, or left to the master, which finds that it hangs.
+            match random.u8(..3) {
+                0 => signal(victim, Signal::SIGKILL),
+                1 => {
+                    // The loop's own thread finds it before it does anything else.
+                    signal_thread(victim, "scheduler", Signal::SIGSEGV);
+                    signal(victim, Signal::SIGCONT);
+                }
+                _ => {}
             }
             wait_until(PATIENCE, "another worker in its place", || {
                 let workers = server.workers();

@@ -65,6 +65,28 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Sends a signal to the thread of a process that has this name.
+#[track_caller]
+pub fn signal_thread(pid: i32, name: &str, signal: Signal) {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let is_named = |task: &std::fs::DirEntry| {
+        let comm = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        comm.trim_end() == name
+    };
+    let thread = tasks
+        .flatten()
+        .find(is_named)
+        .expect("a thread of that name");
+    let thread: i32 = thread
+        .file_name()
+        .to_str()
+        .and_then(|number| number.parse().ok())
+        .expect("a thread's number");
+    // SAFETY: a system call that takes three numbers.
+    let sent = unsafe { nix::libc::syscall(nix::libc::SYS_tgkill, pid, thread, signal as i32) };
+    assert_eq!(sent, 0, "{signal} to thread {name} of {pid}");
+}
+
 /// Stops a process (SIGSTOP) and waits until every thread of it stands still: one of them has to be given a CPU before it
 /// stops the others, and until then these go on.
 #[track_caller]
