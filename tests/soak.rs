@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::support::bystander::Bystander;
 use crate::support::http::{Request, Trouble};
 use crate::support::load::{Load, Style, Tally};
 use crate::support::process::{
@@ -184,6 +185,67 @@ fn changes_in_any_order_lose_nothing() {
     let tally = loads.stop_and_assert_all_ok();
     tally.report(&format!("{changes} changes {told:?}"));
     assert!(alive(server.master()));
+}
+
+/// Does a change, and waits until it is through.
+type Change<'a> = &'a dyn Fn(&Server);
+
+/// What a bystander waits for its answers while workers are replaced, beside what it waits when nothing happens: quiet and loud
+/// phases take turns, so that both meet the same machine. What it waits for a CPU, which new workers take at their start, does
+/// not count.
+#[test]
+fn changes_keep_nobody_waiting() {
+    /// Two seconds' worth.
+    const ANSWERS: usize = 400;
+    /// A change is begun after so many, at most.
+    const APART: usize = 50;
+    const FACTOR: u32 = 3;
+    /// Below this the kernel's scheduler decides, and a factor tells nothing.
+    const FLOOR: Duration = Duration::from_millis(10);
+    /// The neighbours of a shared machine may spoil so many rounds but one.
+    const ROUNDS: usize = 6;
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend.serve(2);
+    create(&server, 7, &[("img1", "a")]);
+    let replace = |server: &Server, which: Signal, count: usize| {
+        let before = server.workers();
+        server.signal(which);
+        wait_until(PATIENCE, "every worker to be replaced", || {
+            let now = server.workers();
+            now.is_disjoint(&before) && now.len() == count
+        });
+    };
+    let changes: [(&str, Change<'_>); 3] = [
+        ("HUP", &|server| replace(server, Signal::SIGHUP, 2)),
+        ("TTIN and HUP", &|server| {
+            replace(server, Signal::SIGTTIN, 3);
+            replace(server, Signal::SIGHUP, 2);
+        }),
+        ("USR2", &|server| replace(server, Signal::SIGUSR2, 2)),
+    ];
+    let bystander = Bystander::follow(&server, &list_target(7));
+    bystander.watch(ANSWERS / 4);
+    for (name, change) in changes {
+        let mut seen = Vec::new();
+        let held = (0..ROUNDS).any(|_| {
+            let quiet = bystander.watch(ANSWERS).p99();
+            let mut count = 0;
+            while bystander.seen() < ANSWERS {
+                let next = bystander.seen() + APART;
+                change(&server);
+                count += 1;
+                wait_until(PATIENCE, "the bystander's answers", || {
+                    bystander.seen() >= next.min(ANSWERS)
+                });
+            }
+            let loud = bystander.end_phase().p99();
+            println!("{name} {count} times: p99 {loud:?}, and {quiet:?} before");
+            seen.push((quiet, loud));
+            loud <= FLOOR.max(quiet * FACTOR)
+        });
+        assert!(held, "{name}: p99 before and during: {seen:?}");
+    }
 }
 
 /// What a worker's death may cost: the requests on the connections that it had accepted, one each, and no other.

@@ -24,18 +24,20 @@
 //! - `processes`: master and workers live and die.
 //! - `proxies`: whom a server behind a proxy takes for its client.
 //! - `reload`: SIGHUP, and no client notices.
-//! - `sabotage`: the checker notices a server that is broken on purpose (feature `sabotage` only).
+//! - `sabotage`: the checker notices a server that is broken on purpose, and the master a loop that stands still (feature
+//!   `sabotage` only).
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `service`: what a service manager is told, and the sockets that it passes and keeps.
-//! - `soak`: hundreds of reloads, changes and deaths in a row, under load, and every request that is lost is accounted for.
+//! - `soak`: hundreds of reloads, changes and deaths in a row, under load; every request that is lost is accounted for, and nobody
+//!   is kept waiting.
 //! - `stacks`: what a coroutine's stack must hold, and what happens when there is none to be had.
-//! - `stopping`: TERM and QUIT lose nothing, INT waits for nothing.
+//! - `stopping`: TERM and QUIT lose nothing, INT and a second TERM wait for nothing.
 //! - `syscalls`: the system calls that workers are refused, and that they do without.
 //! - `tokens`: who may write.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
 //! - `upgrade`: SIGUSR2, and no client notices; a program that can't take over changes nothing.
 //! - `upgrade_outcomes`: `canvas-cluster ctl upgrade` tells what came of it, and nobody who waits is forgotten.
-//! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved.
+//! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved; signals that mean nothing.
 
 mod access_log;
 mod api;
