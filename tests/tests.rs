@@ -33,6 +33,7 @@
 //! - `stacks`: what a coroutine's stack must hold, and what happens when there is none to be had.
 //! - `stopping`: TERM and QUIT lose nothing, INT and a second TERM wait for nothing.
 //! - `syscalls`: the system calls that workers are refused, and that they do without.
+//! - `taken_back`: a reload that fails late, and what served before is back.
 //! - `tokens`: who may write.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
 //! - `upgrade`: SIGUSR2, and no client notices; a program that can't take over changes nothing.
@@ -72,6 +73,7 @@ mod stacks;
 mod stopping;
 mod support;
 mod syscalls;
+mod taken_back;
 mod tokens;
 mod tools;
 mod upgrade;

@@ -42,7 +42,7 @@ const SIGNALS: [(&str, &str, &str); 7] = [
     (
         "HUP",
         "Reads the configuration again and replaces the workers, a tenth of them at a time; the first one tries it.",
-        "None is lost. A configuration that is wrong, or whose first worker does not get ready, changes nothing.",
+        "None is lost. A configuration that is wrong, or with which workers don't get ready, is not taken, or taken back.",
     ),
     (
         "TERM, QUIT",

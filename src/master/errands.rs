@@ -120,6 +120,7 @@ impl Master {
     pub(super) fn begin(&mut self, what: What) {
         self.under_way = Some(what);
         self.failure = None;
+        self.verdict = None;
         self.control.begin(what);
     }
 

@@ -114,11 +114,15 @@ struct Master {
     config: Config,
     /// The configuration that a reload tries, until its first worker serves.
     candidate: Option<Config>,
+    /// The one that served before it was adopted, until it serves everywhere; or that one, while it is taken back.
+    other: Option<Config>,
     /// What was asked for while a change was under way.
     wishes: Wishes,
     /// The change that is under way, and how its first worker ended if it never served.
     under_way: Option<What>,
     failure: Option<String>,
+    /// What is to be told of it once it is taken back.
+    verdict: Option<String>,
     history: History,
     control: Control,
     manager: Manager,
@@ -174,9 +178,11 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         sources,
         config,
         candidate: None,
+        other: None,
         wishes: Wishes::default(),
         under_way: None,
         failure: None,
+        verdict: None,
         history: History::default(),
         control,
         manager: Manager::find(),
@@ -484,16 +490,39 @@ impl Master {
             }
             Action::Announce => self.announce(),
             Action::Adopt => {
-                if let Some(config) = self.candidate.take() {
-                    self.plan.set_patience(patience(&config));
-                    self.config = config;
-                }
+                self.other = self.candidate.take();
+                self.serve_by_other();
                 if let Err(error) = self.listeners.open() {
                     log::error!("master: can't listen for the slots that are new: {error}");
                 }
-                self.generation += 1;
+            }
+            Action::TakeBack => {
+                log::error!(
+                    "master: reload failed: a slot's workers did not get ready with the new configuration; going back to the \
+                     one before"
+                );
+                let what =
+                    "a later worker did not get ready, so the configuration of before serves again";
+                self.verdict = Some(self.with_failure(what));
+                self.serve_by_other();
+            }
+            Action::Keep => {
+                self.serve_by_other();
+                self.other = None;
+                self.give_up_addresses();
+                self.keep_sockets();
+                log::error!(
+                    "master: workers don't get ready with the configuration of before either: the new one stays, as far as it serves"
+                );
+                let why = self.with_failure(
+                    "neither with it nor with the configuration of before do all workers get ready, so those of the new one \
+                     serve on",
+                );
+                self.verdict = None;
+                self.conclude(&Answer::Failed { why });
             }
             Action::Reloaded => {
+                self.other = None;
                 self.give_up_addresses();
                 let workers = self.config.workers.count();
                 log::info!(
@@ -507,22 +536,44 @@ impl Master {
             Action::RejectReload => {
                 self.candidate = None;
                 self.withdraw_addresses();
-                log::error!(
-                    "master: reload failed: its first worker did not get ready; the old workers keep serving"
-                );
-                let how = self
-                    .failure
-                    .take()
-                    .unwrap_or_else(|| "it could not be started".to_owned());
-                self.conclude(&Answer::Failed {
-                    why: format!(
-                        "the first worker did not get ready, so the old ones keep serving: {how}; the server's log says why"
-                    ),
-                });
+                self.other = None;
+                let why = match self.verdict.take() {
+                    None => {
+                        log::error!(
+                            "master: reload failed: its first worker did not get ready; the old workers keep serving"
+                        );
+                        self.with_failure(
+                            "the first worker did not get ready, so the old ones keep serving",
+                        )
+                    }
+                    Some(verdict) => {
+                        log::info!("master: the configuration of before serves again");
+                        // Those of new slots are there to stay.
+                        self.keep_sockets();
+                        verdict
+                    }
+                };
+                self.conclude(&Answer::Failed { why });
             }
             Action::Exit { .. } => {}
         }
         None
+    }
+
+    /// Puts the configuration in force that was not, and lays the other one aside.
+    fn serve_by_other(&mut self) {
+        if let Some(config) = &mut self.other {
+            std::mem::swap(&mut self.config, config);
+        }
+        self.plan.set_patience(patience(&self.config));
+        self.generation = self.plan.generation();
+    }
+
+    /// What became of a change that fails, and how the worker ended that never served.
+    fn with_failure(&mut self, what: &str) -> String {
+        let how = self.failure.take();
+        let how = how.unwrap_or_else(|| "it could not be started".to_owned());
+        format!("{what}: {how}; the server's log says why")
     }
 
     /// Reads the configuration again and, if it is good, starts to replace the workers.

@@ -4,8 +4,9 @@
 //! A slot has at most one worker that is meant to serve (`current`), one that is about to replace it
 //! (`successor`) and any number that finish (`retired`). A reload gives each slot a successor, a tenth of the slots at
 //! a time, and so does a worker that asks to be relieved; the old worker retires only when the new one has reported
-//! that it serves.
+//! that it serves. A reload whose workers don't get ready in a slot is taken back in the others.
 
+mod back;
 mod pursuit;
 mod slot;
 mod standing;
@@ -13,7 +14,7 @@ mod standing;
 use std::time::{Duration, Instant};
 
 pub use self::slot::Doing;
-use self::slot::{Slot, State, Worker};
+use self::slot::{DEGRADED_AFTER, Slot, State, Worker};
 pub use self::standing::Standing;
 
 /// How long a hung worker has to die of SIGABRT, before SIGKILL.
@@ -84,7 +85,13 @@ pub enum Action {
     Adopt,
     /// The new configuration serves in every slot.
     Reloaded,
-    /// The new configuration's first worker did not get ready: forget it.
+    /// A slot's workers don't get ready with the new configuration: the one before it is the one again, and comes back to
+    /// the slots that the new one has reached.
+    TakeBack,
+    /// With the one before it they don't get ready either, and nobody serves it any more: the new one stays after all.
+    Keep,
+    /// The new configuration serves nowhere, be it that its first worker did not get ready or that it was taken back: forget
+    /// it.
     RejectReload,
     /// Leave: gracefully, or because nothing ever got ready.
     Exit { failed: bool },
@@ -104,8 +111,36 @@ pub struct Patience {
 struct Roll {
     /// How many slots there will be.
     slots: usize,
+    step: Step,
+    /// Workers in a row that did not get ready, in whatever slots.
+    failures: u32,
+}
+
+impl Roll {
+    fn to(slots: usize, step: Step) -> Self {
+        Roll {
+            slots,
+            step,
+            failures: 0,
+        }
+    }
+
+    /// Notes a worker that did not get ready; true if it was one too many. Those of several slots that fail together count
+    /// for about one.
+    fn fails(&mut self) -> bool {
+        self.failures += 1;
+        self.failures as usize >= DEGRADED_AFTER as usize - 1 + pursuit::at_a_time(self.slots)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
     /// No worker of the new configuration has got ready yet: the first slot tries it alone.
-    canary: bool,
+    Canary,
+    /// It serves, and the other slots follow. What served before has the number `before`.
+    Rest { before: u64 },
+    /// It has failed in a slot, and is taken back in the others. It has the number `failed`, and wanted so many slots.
+    Back { failed: u64, slots: usize },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +161,8 @@ pub struct Plan {
     roll: Option<Roll>,
     /// The number of the configuration that serves.
     generation: u64,
+    /// The highest number that a configuration has had: one that was taken back does not leave its own to the next.
+    newest: u64,
     next_worker: u64,
 }
 
@@ -138,6 +175,7 @@ impl Plan {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             roll: None,
             generation: 1,
+            newest: 1,
             next_worker: 0,
         }
     }
@@ -151,6 +189,11 @@ impl Plan {
     pub fn is_rolling(&self) -> bool {
         let moves = |slot: &Slot| slot.successor.is_some() || !slot.retired.is_empty();
         self.roll.is_some() || self.slots.iter().any(moves)
+    }
+
+    /// The number of the configuration that serves.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// How many slots should have a worker.
@@ -238,6 +281,7 @@ impl Plan {
             if let Some(worker) = slot.current.as_mut().filter(|worker| worker.id == id) {
                 if let State::Starting { .. } = worker.state {
                     worker.state = State::Ready { since: now };
+                    worker.served = true;
                     slot.note_boot(index, actions);
                 }
             } else if slot
@@ -253,12 +297,18 @@ impl Plan {
                 }
                 slot.current = slot.successor.take().map(|worker| Worker {
                     state: State::Ready { since: now },
+                    served: true,
                     ..worker
                 });
-                if let Some(roll) = &mut self.roll
-                    && std::mem::replace(&mut roll.canary, false)
-                {
-                    self.generation += 1;
+                let Some(roll) = &mut self.roll else { continue };
+                // Progress; a worker that merely comes back is none.
+                roll.failures = 0;
+                if let Step::Canary = roll.step {
+                    roll.step = Step::Rest {
+                        before: self.generation,
+                    };
+                    self.newest += 1;
+                    self.generation = self.newest;
                     actions.push(Action::Adopt);
                 }
             }
@@ -291,6 +341,7 @@ impl Plan {
 
     fn on_died(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
         let salt = self.next_worker;
+        let mut failed = None;
         for (index, slot) in self.slots.iter_mut().enumerate() {
             slot.retired.retain(|worker| worker.id != id);
             if slot
@@ -299,13 +350,20 @@ impl Plan {
                 .is_some_and(|worker| worker.id == id)
             {
                 slot.successor = None;
-                if self.roll.as_ref().is_some_and(|roll| roll.canary) {
-                    self.roll = None;
-                    actions.push(Action::RejectReload);
-                } else {
-                    slot.note_failed_boot(index, actions);
-                    slot.back_off(index, salt, now);
+                match self.roll.map(|roll| roll.step) {
+                    Some(Step::Canary) => {
+                        self.roll = None;
+                        actions.push(Action::RejectReload);
+                        continue;
+                    }
+                    // It is not the slot that does badly, but the reload.
+                    Some(Step::Rest { .. } | Step::Back { .. }) => {
+                        slot.failed = true;
+                        failed = Some(index);
+                    }
+                    None => slot.note_failed_boot(index, actions),
                 }
+                slot.back_off(index, salt, now);
             } else if let Some(worker) = slot.current.take_if(|worker| worker.id == id) {
                 match worker.state {
                     State::Ready { since }
@@ -313,11 +371,22 @@ impl Plan {
                     {
                         slot.deaths = 0;
                     }
-                    State::Starting { .. } => slot.note_failed_boot(index, actions),
+                    _ if !worker.served => {
+                        slot.note_failed_boot(index, actions);
+                        if worker.generation == self.generation && !slot.spared {
+                            slot.failed = true;
+                            failed = Some(index);
+                        }
+                    }
                     _ => {}
                 }
                 slot.back_off(index, salt, now);
             }
+        }
+        if let Some(slot) = failed
+            && self.roll.as_mut().is_some_and(Roll::fails)
+        {
+            self.give_up(slot, now, actions);
         }
         let deaths: u32 = self.slots.iter().map(|slot| slot.deaths).sum();
         let any_ready = self
@@ -335,10 +404,11 @@ impl Plan {
         }
         self.slots
             .resize_with(self.slots.len().max(slots), Slot::default);
-        self.roll = Some(Roll {
-            slots,
-            canary: true,
-        });
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            slot.failed = false;
+            slot.spared = index < self.wanted && slot.current.is_none();
+        }
+        self.roll = Some(Roll::to(slots, Step::Canary));
     }
 
     fn on_stop(&mut self, now: Instant, actions: &mut Vec<Action>) {

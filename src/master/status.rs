@@ -59,7 +59,11 @@ impl Master {
         );
         if self.plan.is_rolling() {
             status += ", replacing workers";
-        } else if let Some(trouble) = self.history.trouble() {
+        }
+        // A change that is under way may mend it.
+        if self.under_way.is_none()
+            && let Some(trouble) = self.history.trouble()
+        {
             status += &format!("; {trouble}");
         }
         status

@@ -84,9 +84,11 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         sources,
         config,
         candidate: None,
+        other: None,
         wishes: handover.wishes.after_upgrade(),
         under_way: None,
         failure: None,
+        verdict: None,
         history: handover.history.clone(),
         control,
         // The rows that the image before this one used are not known.

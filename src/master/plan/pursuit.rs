@@ -4,10 +4,15 @@
 use std::time::Instant;
 
 use super::slot::{Slot, State, Worker};
-use super::{Action, KILL_GRACE, Phase, Plan, Roll, WorkerId};
+use super::{Action, KILL_GRACE, Phase, Plan, Roll, Step, WorkerId};
 
 /// What part of the slots is replaced at a time.
 const ROLL_PART: usize = 10;
+
+/// How many of so many slots are replaced at a time.
+pub(super) fn at_a_time(slots: usize) -> usize {
+    (slots / ROLL_PART).max(1)
+}
 
 impl Plan {
     /// Does what is due by itself: spawns, the next step of a roll, kills, the end.
@@ -60,10 +65,10 @@ impl Plan {
     }
 
     fn pursue_roll(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let Some(Roll { slots, canary }) = self.roll else {
+        let Some(Roll { slots, step, .. }) = self.roll else {
             return;
         };
-        if canary {
+        if let Step::Canary = step {
             if self.slots[0].successor.is_none() && self.slots[0].retry_at.is_none() {
                 self.start_successor(0, true, now, actions);
             }
@@ -74,7 +79,7 @@ impl Plan {
         for index in 0..slots {
             let slot = &self.slots[index];
             let behind = match &slot.current {
-                Some(worker) => worker.generation < self.generation,
+                Some(worker) => worker.generation != self.generation,
                 // One of the slots there were comes back by itself, and with the new configuration.
                 None => index >= self.wanted,
             };
@@ -84,11 +89,15 @@ impl Plan {
                 self.start_successor(index, false, now, actions);
             }
         }
-        // A slot whose worker has died comes back by itself, be it slowly; but somebody has to serve.
+        // A slot whose worker has died comes back by itself, be it slowly, unless this configuration keeps it from that; but
+        // somebody has to serve.
         done &= self.slots[..slots]
             .iter()
-            .all(|slot| slot.serves() || slot.deaths > 0);
-        if !done || !self.slots[..slots].iter().any(Slot::serves) {
+            .all(|slot| slot.serves() || (slot.deaths > 0 && (slot.spared || !slot.failed)));
+        let somebody = self.slots[..slots].iter().any(Slot::serves);
+        // What is taken back is over even so when there is nobody at all: it must not keep the next reload waiting.
+        let nobody = matches!(step, Step::Back { .. }) && self.ready() == 0;
+        if !done || !(somebody || nobody) {
             return;
         }
         // Every slot that stays serves the new configuration: those beyond go, their listeners are others' now.
@@ -100,7 +109,10 @@ impl Plan {
         }
         self.roll = None;
         self.wanted = slots;
-        actions.push(Action::Reloaded);
+        actions.push(match step {
+            Step::Back { .. } => Action::RejectReload,
+            Step::Canary | Step::Rest { .. } => Action::Reloaded,
+        });
     }
 
     /// Gives successors to workers that asked to be relieved, unless a reload does so anyway.
@@ -126,7 +138,7 @@ impl Plan {
     /// How many more slots may be replaced now.
     fn room_for_successors(&self, slots: usize) -> usize {
         let under_way = self.slots.iter().filter(|slot| slot.successor.is_some());
-        (slots / ROLL_PART).max(1).saturating_sub(under_way.count())
+        at_a_time(slots).saturating_sub(under_way.count())
     }
 
     fn start_successor(
@@ -149,7 +161,7 @@ impl Plan {
     fn spawn_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
         // A reload leaves out the slot that tries the new configuration, and those that it is about to drop.
         let (trying, beyond) = match self.roll {
-            Some(Roll { slots, canary }) => (canary, slots),
+            Some(Roll { slots, step, .. }) => (matches!(step, Step::Canary), slots),
             None => (false, usize::MAX),
         };
         for index in 0..self.wanted.min(beyond) {
@@ -171,8 +183,12 @@ impl Plan {
         self.next_worker += 1;
         Worker {
             id: WorkerId(self.next_worker),
-            generation: self.generation + u64::from(candidate),
+            generation: match candidate {
+                true => self.newest + 1,
+                false => self.generation,
+            },
             worn: false,
+            served: false,
             state: State::Starting {
                 until: now + self.patience.boot,
             },

@@ -22,6 +22,8 @@ pub(super) struct Worker {
     /// The configuration that it runs with, by number.
     pub(super) generation: u64,
     pub(super) state: State,
+    /// It has got ready at some time.
+    pub(super) served: bool,
     pub(super) worn: bool,
 }
 
@@ -54,6 +56,10 @@ pub(super) struct Slot {
     pub(super) deaths: u32,
     /// Workers in a row that never got ready.
     pub(super) failed_boots: u32,
+    /// Its last worker did not get ready in the reload that is under way.
+    pub(super) failed: bool,
+    /// The reload that is under way does not wait for this slot: it had no worker before.
+    pub(super) spared: bool,
     /// When the next worker may be started; `None` is at once.
     pub(super) retry_at: Option<Instant>,
 }
@@ -81,6 +87,8 @@ impl Slot {
     }
 
     pub(super) fn note_boot(&mut self, index: usize, actions: &mut Vec<Action>) {
+        self.failed = false;
+        self.spared = false;
         if std::mem::take(&mut self.failed_boots) >= DEGRADED_AFTER {
             actions.push(Action::Recovered { slot: index });
         }

@@ -98,6 +98,7 @@ impl Plan {
             id: WorkerId(worker.id),
             generation: worker.generation,
             worn: worker.worn,
+            served: worker.ready,
             state: match worker.ready {
                 true => State::Ready { since: now },
                 false => State::Starting {
@@ -123,6 +124,7 @@ impl Plan {
             slots,
             roll: None,
             generation: standing.generation,
+            newest: standing.generation,
             next_worker: standing.next_worker,
         }
     }
