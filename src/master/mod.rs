@@ -233,6 +233,8 @@ impl Master {
     /// The one place where the master waits.
     fn serve(&mut self, mut events: Vec<Event>) -> Result<(), MasterError> {
         loop {
+            let waits = self.wishes.are_there() || self.upgrade.is_under_way();
+            self.plan.let_change_wait(waits);
             for event in std::mem::take(&mut events) {
                 let actions = self.plan.on(event, Instant::now());
                 for action in actions {

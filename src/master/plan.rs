@@ -159,6 +159,8 @@ pub struct Plan {
     wanted: usize,
     slots: Vec<Slot>,
     roll: Option<Roll>,
+    /// A change waits for calm: workers that asked to be relieved are not replaced meanwhile.
+    change_waits: bool,
     /// The number of the configuration that serves.
     generation: u64,
     /// The highest number that a configuration has had: one that was taken back does not leave its own to the next.
@@ -174,6 +176,7 @@ impl Plan {
             wanted: slots,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             roll: None,
+            change_waits: false,
             generation: 1,
             newest: 1,
             next_worker: 0,
@@ -183,6 +186,12 @@ impl Plan {
     /// Takes over another patience, with a new configuration.
     pub fn set_patience(&mut self, patience: Patience) {
         self.patience = patience;
+    }
+
+    /// Says whether a change waits until nobody is being replaced. It will replace all workers, those that are worn too; and
+    /// where workers wear out faster than they leave, there would be no calm for it.
+    pub fn let_change_wait(&mut self, waits: bool) {
+        self.change_waits = waits;
     }
 
     /// Whether a reload is under way, so that another one has to wait: never more than two generations live.

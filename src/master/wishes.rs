@@ -53,6 +53,11 @@ impl Wishes {
         });
     }
 
+    /// Whether something waits.
+    pub fn are_there(&self) -> bool {
+        self.reload || self.scale.is_some()
+    }
+
     pub fn forget(&mut self) {
         *self = Wishes::default();
     }
@@ -74,7 +79,9 @@ mod tests {
     fn steps_add_up_and_a_reload_forgets_what_was_before_it() {
         let mut wishes = Wishes::default();
         assert_eq!(wishes.take(), None);
+        assert!(!wishes.are_there());
         wishes.scale(Scale::By(1));
+        assert!(wishes.are_there());
         wishes.scale(Scale::By(1));
         assert_eq!(wishes.take(), Some(Wish::Scale(Scale::By(2))));
         assert_eq!(wishes.take(), None);

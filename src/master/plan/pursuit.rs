@@ -115,9 +115,9 @@ impl Plan {
         });
     }
 
-    /// Gives successors to workers that asked to be relieved, unless a reload does so anyway.
+    /// Gives successors to workers that asked to be relieved, unless a reload does so anyway, be it soon.
     fn relieve_worn(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.roll.is_some() {
+        if self.roll.is_some() || self.change_waits {
             return;
         }
         let mut room = self.room_for_successors(self.wanted);

@@ -123,6 +123,7 @@ impl Plan {
             wanted: standing.wanted,
             slots,
             roll: None,
+            change_waits: false,
             generation: standing.generation,
             newest: standing.generation,
             next_worker: standing.next_worker,

@@ -404,3 +404,22 @@ fn a_slot_whose_workers_never_get_ready_is_tried_for_ever_and_told_once() {
     watched.check_rest().expect("all well");
     assert!(watched.seen.contains("Recovered"));
 }
+
+/// Where workers wore out faster than they left, there was always one that was being replaced, and no reload came.
+#[test]
+fn no_worn_worker_is_relieved_while_a_change_waits_for_calm() {
+    let mut world = World::running(3);
+    world.feed(Event::Worn(WorkerId(1)));
+    world.plan.let_change_wait(true);
+    let actions = world.feed(Event::Ready(WorkerId(4)));
+    assert_eq!(actions, [Action::Retire(WorkerId(1))]);
+    assert_eq!(world.feed(Event::Worn(WorkerId(2))), []);
+    world.die(WorkerId(1));
+    assert!(!world.plan.is_rolling(), "calm at last");
+    world.plan.let_change_wait(false);
+    assert_eq!(
+        spawned(&world.feed(Event::Tick)),
+        [(WorkerId(5), 1, false)],
+        "it has not been forgotten"
+    );
+}
