@@ -276,6 +276,41 @@ fn a_reload_takes_the_new_settings() {
     }
 }
 
+/// The master took the new level before the first worker had tried the configuration, and kept it when that failed.
+#[test]
+fn the_log_level_of_a_configuration_that_fails_is_not_kept() {
+    let backend = Backend::sqlite();
+    let file = configure(backend.dir.path(), "workers = 1\n");
+    let mut server = backend.canvas().arg("--config").arg(&file).start();
+    for expected in ["reload failed", "access log", "ended with"] {
+        server.allow(expected);
+    }
+    let (log, debug) = (
+        backend.dir.join("nowhere/access.log"),
+        "log_level = \"debug\"\n",
+    );
+    configure(
+        backend.dir.path(),
+        &format!("workers = 1\naccess_log = {log:?}\n{debug}"),
+    );
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("reload failed");
+    let length = server.log_length();
+    let worker = server.only_worker();
+    crate::support::process::signal(worker, Signal::SIGKILL);
+    server.wait_for_line_after(length, &format!("(pid {worker}) ended with"));
+    wait_until(PATIENCE, "a worker in its place", || {
+        server.workers().iter().any(|other| *other != worker)
+    });
+    // A start is told of at this level.
+    let told = server.lines_with("master: started worker");
+    assert!(told.is_empty(), "{told:?}");
+    // One that serves is taken with its level.
+    configure(backend.dir.path(), &format!("workers = 1\n{debug}"));
+    server.reload(1);
+    server.wait_for_line("DEBUG");
+}
+
 #[test]
 fn a_reload_finishes_what_the_old_workers_have_in_flight() {
     let postgres = Postgres::private();

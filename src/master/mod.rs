@@ -567,6 +567,7 @@ impl Master {
         if let Some(config) = &mut self.other {
             std::mem::swap(&mut self.config, config);
         }
+        log::set_max_level(self.config.log_level);
         self.plan.set_patience(patience(&self.config));
         self.generation = self.plan.generation();
     }
@@ -605,7 +606,6 @@ impl Master {
         limits::fit(&config);
         self.listeners.deepen();
         log::info!("master: reloading: the configuration is good, replacing workers one by one");
-        log::set_max_level(config.log_level);
         if config.control_socket != self.config.control_socket {
             log::warn!("master: the control socket stays where it is until the next start");
         }
@@ -779,6 +779,8 @@ fn start_worker(
     let sockets = listeners.of(&config.listen, config.workers.count());
     let bells = listeners.bells(config.workers.count());
     let pid = spawn::fork_child(|| {
+        // The first worker of a reload tries the new one, and the master has it when that serves.
+        log::set_max_level(config.log_level);
         let inherited: io::Result<Vec<Inherited>> = sockets
             .iter()
             .map(|(number, socket, proxied)| {
