@@ -15,7 +15,7 @@ mod takeover;
 mod upgrade;
 mod wishes;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -141,8 +141,6 @@ struct Master {
     signals: Signals,
     children: HashMap<WorkerId, Child>,
     plan: Plan,
-    /// Slots whose workers don't get ready, which has been said.
-    degraded: HashSet<usize>,
     started: Instant,
     upgrade: Upgrade,
     /// The version that this image has taken over from, until its own workers serve or have failed to.
@@ -196,7 +194,6 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         rows_used: 0,
         signals,
         children: HashMap::new(),
-        degraded: HashSet::new(),
         started: Instant::now(),
         upgrade: Upgrade::of(upgrade::program(&called)),
         upgraded_from: None,
@@ -420,7 +417,7 @@ impl Master {
                         log::debug!("master: worker {} (pid {pid}) has finished", child.slot)
                     }
                     _ => {
-                        let level = match self.degraded.contains(&child.slot) {
+                        let level = match self.plan.degraded().any(|slot| slot == child.slot) {
                             true => log::Level::Debug,
                             false => log::Level::Warn,
                         };
@@ -481,15 +478,11 @@ impl Master {
             Action::Kill(worker) => self.kill(worker),
             Action::Degraded { slot } => {
                 log::error!(
-                    "master: slot {slot} is degraded: its workers don't get ready, and the lines above say why; the others serve \
-                     for it, and it is tried again ever more slowly, down to twice a minute"
+                    "master: slot {slot} is degraded: its workers don't get ready, and the lines above say why; the others, or the \
+                     worker that was to be relieved, serve for it, and it is tried again ever more slowly, down to twice a minute"
                 );
-                self.degraded.insert(slot);
             }
-            Action::Recovered { slot } => {
-                log::info!("master: slot {slot} serves again");
-                self.degraded.remove(&slot);
-            }
+            Action::Recovered { slot } => log::info!("master: slot {slot} serves again"),
             Action::Announce => self.announce(),
             Action::Adopt => {
                 self.other = self.candidate.take();

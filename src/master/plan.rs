@@ -210,6 +210,14 @@ impl Plan {
         self.wanted
     }
 
+    /// The slots whose workers don't get ready, which has been said.
+    pub fn degraded(&self) -> impl Iterator<Item = usize> {
+        let slots = self.slots.iter().enumerate().take(self.wanted);
+        slots
+            .filter(|(_, slot)| slot.failed_boots >= DEGRADED_AFTER)
+            .map(|(index, _)| index)
+    }
+
     /// How many workers serve.
     pub fn ready(&self) -> usize {
         self.slots.iter().filter(|slot| slot.serves()).count()

@@ -103,7 +103,6 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         memory,
         signals,
         children,
-        degraded: handover.plan.degraded().collect(),
         started: now.checked_sub(Duration::from_millis(age)).unwrap_or(now),
         upgrade: Upgrade::of(handover.program.clone().into()),
         upgraded_from: Some(handover.label.version.clone()),

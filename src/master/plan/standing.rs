@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::slot::{DEGRADED_AFTER, Slot, State, Worker};
+use super::slot::{Slot, State, Worker};
 use super::{Patience, Phase, Plan, WorkerId};
 
 /// A plan between two images of the program. No successor starts and no worker leaves in it, so each slot has one at most.
@@ -43,14 +43,6 @@ impl Standing {
     /// How many slots should have a worker.
     pub fn wanted(&self) -> usize {
         self.wanted
-    }
-
-    /// Which slots are degraded.
-    pub fn degraded(&self) -> impl Iterator<Item = usize> {
-        let slots = self.slots.iter().enumerate();
-        slots
-            .filter(|(_, slot)| slot.failed_boots >= DEGRADED_AFTER)
-            .map(|(index, _)| index)
     }
 }
 

@@ -423,3 +423,26 @@ fn no_worn_worker_is_relieved_while_a_change_waits_for_calm() {
         "it has not been forgotten"
     );
 }
+
+/// The master kept a list of its own, and never told again how workers ended in a slot that had gone and come back.
+#[test]
+fn a_degraded_slot_that_goes_and_comes_back_is_a_new_one() {
+    let mut world = World::running(2);
+    while world.plan.degraded().next().is_none() {
+        let last = *world.alive.last().expect("one lives");
+        world.die(last);
+        while world.plan.slots[1].current.is_none() {
+            world.retry();
+        }
+    }
+    assert_eq!(world.plan.degraded().collect::<Vec<_>>(), [1]);
+    // The next image of the program knows it too.
+    let standing = world.plan.standing().expect("nobody is being replaced");
+    let adopted = Plan::adopt(&standing, PATIENCE, world.now);
+    assert_eq!(adopted.degraded().collect::<Vec<_>>(), [1]);
+    for slots in [1, 2] {
+        world.feed(Event::Reload { slots });
+        world.settle();
+        assert_eq!(world.plan.degraded().count(), 0);
+    }
+}
