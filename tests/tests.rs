@@ -10,6 +10,7 @@
 //! - `control`: the control socket and `canvas-cluster ctl`.
 //! - `counters`: what happens to connections and requests is counted, and told at the end.
 //! - `crowd`: many connections at once, idle or too many for the descriptors.
+//! - `degraded`: a slot whose workers don't get ready.
 //! - `floods`: clients that drip, don't read, come in floods or talk rubbish harm nobody but themselves.
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
 //! - `hosts`: servers that share a database and a Redis see what each of them writes.
@@ -49,6 +50,7 @@ mod configuration;
 mod control;
 mod counters;
 mod crowd;
+mod degraded;
 mod floods;
 mod harness;
 mod hosts;

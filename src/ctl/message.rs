@@ -57,6 +57,9 @@ pub struct Status {
     /// How many workers there should be, and how many of them serve.
     pub wanted: usize,
     pub ready: usize,
+    /// The slots whose workers don't get ready, again and again.
+    #[serde(default)]
+    pub degraded: Vec<usize>,
     /// Every worker process that lives, by slot and age.
     pub workers: Vec<Worker>,
     /// What all workers that ever were have counted, without what never happened.

@@ -64,6 +64,11 @@ fn show_status(status: &Status) -> String {
     if !status.addresses.is_empty() {
         text += &format!("listens on {}\n", status.addresses.join(" "));
     }
+    for slot in &status.degraded {
+        text += &format!(
+            "slot {slot} is degraded: its workers don't get ready, and the log says why\n"
+        );
+    }
     text += &table(&status.workers);
     let totals: Vec<String> = status
         .totals

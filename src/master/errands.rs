@@ -215,6 +215,7 @@ impl Master {
             addresses: self.addresses(),
             wanted: self.plan.wanted(),
             ready: self.plan.ready(),
+            degraded: self.plan.degraded().collect(),
             workers,
             totals: Counter::all()
                 .map(|counter| (counter.name(), self.counted(counter)))

@@ -46,7 +46,7 @@ impl Master {
         });
     }
 
-    /// `4/4 workers ready, 9,981 req/s, generation 3`
+    /// `4/4 workers ready, 9,981 req/s, generation 3`, and what is wrong, if something is.
     pub(super) fn status(&self) -> String {
         let (ready, wanted) = (self.plan.ready(), self.plan.wanted());
         if self.plan.is_stopping() {
@@ -59,6 +59,10 @@ impl Master {
         );
         if self.plan.is_rolling() {
             status += ", replacing workers";
+        }
+        let degraded: Vec<String> = self.plan.degraded().map(|slot| slot.to_string()).collect();
+        if !degraded.is_empty() {
+            status += &format!("; degraded: slot {}", degraded.join(", "));
         }
         // A change that is under way may mend it.
         if self.under_way.is_none()
