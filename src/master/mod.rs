@@ -376,6 +376,14 @@ impl Master {
                     );
                     events.push(Event::Worn(child.worker));
                 }
+                Heard::Message(Report::Told) => {
+                    log::info!(
+                        "master: worker {} (pid {}) was told to finish and is replaced",
+                        child.slot,
+                        child.pid
+                    );
+                    events.push(Event::Worn(child.worker));
+                }
                 Heard::Nothing | Heard::End => {}
             }
         }

@@ -34,6 +34,8 @@ pub enum Report {
     Ready,
     /// It has served as many requests, or grown as large, as it may: another one should take its place.
     Worn,
+    /// Somebody has told this worker alone to finish: another one should take its place first.
+    Told,
 }
 
 /// One end of the pair. Closing it is a message too: the other end reads [`Heard::End`].
@@ -55,6 +57,7 @@ pub const PROTOCOL: u32 = 1;
 
 const READY: u8 = b'R';
 const WORN: u8 = b'W';
+const TOLD: u8 = b'T';
 const RETIRE: u8 = b'D';
 const STOP: u8 = b'S';
 const REOPEN: u8 = b'O';
@@ -99,6 +102,7 @@ impl Channel {
         match report {
             Report::Ready => self.send(&[READY]),
             Report::Worn => self.send(&[WORN]),
+            Report::Told => self.send(&[TOLD]),
         }
     }
 
@@ -131,6 +135,7 @@ impl Channel {
         match self.receive(&mut [0; 5]) {
             Heard::Message([READY, ..]) => Heard::Message(Report::Ready),
             Heard::Message([WORN, ..]) => Heard::Message(Report::Worn),
+            Heard::Message([TOLD, ..]) => Heard::Message(Report::Told),
             Heard::Message(_) | Heard::Nothing => Heard::Nothing,
             Heard::End => Heard::End,
         }
@@ -178,9 +183,14 @@ mod tests {
         for order in orders {
             assert_eq!(worker.hear_order(), Heard::Message(order));
         }
-        worker.report(Report::Ready).expect("sent");
+        let reports = [Report::Ready, Report::Worn, Report::Told];
+        for report in reports {
+            worker.report(report).expect("sent");
+        }
         drop(worker);
-        assert_eq!(master.hear_report(), Heard::Message(Report::Ready));
+        for report in reports {
+            assert_eq!(master.hear_report(), Heard::Message(report));
+        }
         assert_eq!(master.hear_report(), Heard::End);
     }
 }

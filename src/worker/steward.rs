@@ -33,7 +33,7 @@ pub struct Steward<'w> {
     pub signals: &'w SignalFd,
     pub gate: &'w Gate,
     pub watch: &'w Watch,
-    /// What a signal to finish, sent to this worker alone, leaves for it.
+    /// How long the master has to relieve this worker once a signal tells it to finish, and how long it then has to do so.
     pub drain_timeout: Duration,
     pub wear: Wear,
     pub access: Option<Arc<AccessLog>>,
@@ -47,9 +47,18 @@ impl Steward<'_> {
     pub fn obey(mut self) -> io::Result<()> {
         let mut leaving: Option<Leaving> = None;
         let mut orphaned = false;
+        // When this worker leaves by itself, since a signal has told it to and the master has not relieved it.
+        let mut alone_at: Option<Instant> = None;
         loop {
             self.wait(orphaned)?;
             let signalled = matches!(self.signals.read_signal(), Ok(Some(_)));
+            if signalled && leaving.is_none() && alone_at.is_none() {
+                // Not at once: its listeners are to have somebody, and where master and workers are told together, the
+                // master's order to stop says what becomes of the queues.
+                alone_at = Some(Instant::now() + self.drain_timeout);
+                // A master that is gone is heard of below.
+                let _ = self.channel.report(Report::Told);
+            }
             match self.channel.hear_order() {
                 Heard::Message(Order::Reopen) => self.reopen(),
                 Heard::Message(Order::Leave(how)) => leaving = Some(self.leave(how)),
@@ -59,11 +68,11 @@ impl Steward<'_> {
                     let within = ORPHAN_GRACE;
                     leaving = Some(self.leave(Leave::Stop { within }));
                 }
-                Heard::Nothing | Heard::End if signalled => {
-                    let within = self.drain_timeout;
-                    leaving = Some(self.leave(Leave::Retire { within }));
-                }
                 Heard::Nothing | Heard::End => {}
+            }
+            if leaving.is_none() && alone_at.is_some_and(|at| at <= Instant::now()) {
+                let within = self.drain_timeout;
+                leaving = Some(self.leave(Leave::Retire { within }));
             }
             self.gate.wake_clock();
             let Some(leaving) = &mut leaving else {
