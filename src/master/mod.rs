@@ -471,7 +471,8 @@ impl Master {
                     self.config.drain_timeout
                 );
                 let status = self.status();
-                self.manager.tell(Phase::Stopping, &status);
+                self.manager
+                    .tell_stopping(self.plan.longest_stop(), &status);
                 self.wishes.forget();
                 let stopped = Answer::Failed {
                     why: "the server stops".to_owned(),

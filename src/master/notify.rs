@@ -66,6 +66,14 @@ impl Manager {
         self.address.is_some()
     }
 
+    /// Tells that the server stops, that it takes so long at most, and a line for `systemctl status`: `--drain-timeout` may be
+    /// longer than the manager's own patience (TimeoutStopSec).
+    pub fn tell_stopping(&mut self, within: Duration, status: &str) {
+        self.tell(Phase::Stopping, status);
+        let within = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+        self.send(&[NotifyState::ExtendTimeoutUsec(within)], &[], PATIENCE);
+    }
+
     /// Tells the phase and a line for `systemctl status`.
     pub fn tell(&mut self, phase: Phase, status: &str) {
         self.status = one_line(status);

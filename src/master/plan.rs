@@ -183,6 +183,11 @@ impl Plan {
         }
     }
 
+    /// How long stopping takes at most, with time to spare for the last steps.
+    pub fn longest_stop(&self) -> Duration {
+        self.patience.drain + 2 * KILL_GRACE
+    }
+
     /// Takes over another patience, with a new configuration.
     pub fn set_patience(&mut self, patience: Patience) {
         self.patience = patience;
