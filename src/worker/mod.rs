@@ -337,9 +337,9 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         wear: Wear::new(slot, config, row),
         access: scribe.as_ref().map(Scribe::log),
     };
-    steward.obey().map_err(failed("can't wait for orders"))?;
+    let left = steward.obey().map_err(failed("can't wait for orders"))?;
     if let Some(scribe) = scribe {
-        scribe.finish();
+        scribe.finish(left);
     }
     Ok(())
 }

@@ -19,9 +19,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::config::{AccessFormat, AccessTarget};
 use crate::http::access::{AccessLog, BATCH, LONGEST};
 
-/// How long a worker that leaves waits for its last lines to be written.
-const LAST_LINES: Duration = Duration::from_secs(1);
-
 /// How often lines that were lost are told of.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -66,10 +63,10 @@ impl Scribe {
         self.log.clone()
     }
 
-    /// Writes what is there, if that can be done within a second.
-    pub fn finish(self) {
+    /// Writes what is there, if that can be done in this time.
+    pub fn finish(self, within: Duration) {
         self.log.close();
-        if self.done.recv_timeout(LAST_LINES).is_err() {
+        if self.done.recv_timeout(within).is_err() {
             log::warn!("access log: the last lines could not be written in time and are lost");
         }
     }

@@ -27,6 +27,19 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 /// What a worker whose master is gone has to finish what is in flight.
 const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 
+/// When a worker whose master is gone is gone too: within two seconds, and its end takes some time.
+const ORPHAN_END: Duration = Duration::from_millis(1900);
+
+/// How long a worker that leaves waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The same for one whose master has been gone for so long.
+fn last_lines(orphaned: Option<Duration>) -> Duration {
+    orphaned.map_or(LAST_LINES, |since| {
+        LAST_LINES.min(ORPHAN_END.saturating_sub(since))
+    })
+}
+
 /// The thread that is not the scheduler's: drives the clock, hears the master, and ends when everything in flight is done.
 pub struct Steward<'w> {
     pub channel: &'w Channel,
@@ -40,17 +53,17 @@ pub struct Steward<'w> {
 }
 
 impl Steward<'_> {
-    /// Serves the master until everything is done.
+    /// Serves the master until everything is done. Answers with the time that is left for the last lines of the log.
     ///
     /// # Errors
     /// Those of poll(2), and of the channel while the master lives.
-    pub fn obey(mut self) -> io::Result<()> {
+    pub fn obey(mut self) -> io::Result<Duration> {
         let mut leaving: Option<Leaving> = None;
-        let mut orphaned = false;
+        let mut orphaned: Option<Instant> = None;
         // When this worker leaves by itself, since a signal has told it to and the master has not relieved it.
         let mut alone_at: Option<Instant> = None;
         loop {
-            self.wait(orphaned)?;
+            self.wait(orphaned.is_some())?;
             let signalled = matches!(self.signals.read_signal(), Ok(Some(_)));
             if signalled && leaving.is_none() && alone_at.is_none() {
                 // Not at once: its listeners are to have somebody, and where master and workers are told together, the
@@ -62,9 +75,9 @@ impl Steward<'_> {
             match self.channel.hear_order() {
                 Heard::Message(Order::Reopen) => self.reopen(),
                 Heard::Message(Order::Leave(how)) => leaving = Some(self.leave(how)),
-                Heard::End if !orphaned => {
+                Heard::End if orphaned.is_none() => {
                     log::warn!("worker: the master is gone; finishing what is in flight");
-                    orphaned = true;
+                    orphaned = Some(Instant::now());
                     let within = ORPHAN_GRACE;
                     leaving = Some(self.leave(Leave::Stop { within }));
                 }
@@ -81,15 +94,16 @@ impl Steward<'_> {
                 }
                 continue;
             };
+            let last_lines = || last_lines(orphaned.map(|since| since.elapsed()));
             if self.gate.is_closed() && self.watch.open() == 0 {
-                return Ok(());
+                return Ok(last_lines());
             }
             if leaving.is_over(self.watch) {
                 log::warn!(
                     "worker: {} connections did not finish in time and are closed",
                     self.watch.open()
                 );
-                return Ok(());
+                return Ok(last_lines());
             }
         }
     }
@@ -219,5 +233,22 @@ impl Leaving {
         }
         // Two ticks for the evicted to leave by themselves.
         now >= self.until + TICK * 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slow disk once added its whole second to the two.
+    #[test]
+    fn the_last_lines_of_an_orphan_fit_into_its_two_seconds() {
+        assert_eq!(last_lines(None), LAST_LINES);
+        assert_eq!(last_lines(Some(Duration::ZERO)), LAST_LINES);
+        // Its grace, two ticks for the evicted, and the one in which that is noticed.
+        let longest = ORPHAN_GRACE + TICK * 3;
+        let end = longest + last_lines(Some(longest));
+        assert!(end < Duration::from_secs(2), "{end:?}");
+        assert_eq!(last_lines(Some(Duration::from_secs(9))), Duration::ZERO);
     }
 }
