@@ -24,11 +24,10 @@
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
 //! - `proxies`: whom a server behind a proxy takes for its client.
+//! - `relief`: a worker that is told to finish by a signal of its own.
 //! - `reload`: SIGHUP, and no client notices.
 //! - `sabotage`: the checker notices a server that is broken on purpose, and the master a loop that stands still (feature
 //!   `sabotage` only).
-//! - `relief`: a worker that is told to finish by a signal of its own.
-//! - `sabotage`: the checker notices a server that is broken on purpose (feature `sabotage` only).
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `service`: what a service manager is told, and the sockets that it passes and keeps.
 //! - `soak`: hundreds of reloads, changes and deaths in a row, under load; every request that is lost is accounted for, and nobody

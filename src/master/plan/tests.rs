@@ -405,6 +405,161 @@ fn a_slot_whose_workers_never_get_ready_is_tried_for_ever_and_told_once() {
     assert!(watched.seen.contains("Recovered"));
 }
 
+impl World {
+    /// Lets time pass until the next worker is due, if one is.
+    fn retry(&mut self) {
+        let due = self.plan.slots.iter().filter_map(|slot| slot.retry_at);
+        if let Some(due) = due.min() {
+            self.now = self.now.max(due);
+        }
+        self.feed(Event::Tick);
+    }
+}
+
+/// Lets the newest worker fail until the plan does something beside starting it again; answers with that.
+#[track_caller]
+fn fail_until_given_up(world: &mut World) -> Vec<Action> {
+    for _ in 0..DEGRADED_AFTER {
+        let last = *world.alive.last().expect("one lives");
+        let actions = world.die(last);
+        if actions
+            .iter()
+            .any(|action| !matches!(action, Action::Spawn { .. }))
+        {
+            return actions;
+        }
+        world.retry();
+    }
+    panic!("it goes on for ever: {:?}", world.log);
+}
+
+/// Once the roll waited for such a slot for ever, and every later change for the roll.
+#[test]
+fn a_reload_that_a_later_slot_can_not_follow_is_taken_back() {
+    let mut world = World::running(3);
+    let canary = spawned(&world.feed(Event::Reload { slots: 3 }))[0].0;
+    assert!(world.feed(Event::Ready(canary)).contains(&Action::Adopt));
+    assert_eq!(world.plan.generation(), 2);
+    world.die(WorkerId(1));
+    let actions = fail_until_given_up(&mut world);
+    assert_eq!(actions[0], Action::TakeBack, "{actions:?}");
+    assert_eq!(world.plan.generation(), 1);
+    let [(back, 0, false)] = spawned(&actions)[..] else {
+        panic!("the slot that had it goes back: {actions:?}")
+    };
+    let actions = world.feed(Event::Ready(back));
+    assert_eq!(actions, [Action::Retire(canary), Action::RejectReload]);
+    world.die(canary);
+    assert_eq!(world.alive, [WorkerId(2), WorkerId(3), back]);
+    assert!(!world.plan.is_rolling(), "the next one has its turn");
+    // Which has a number of its own.
+    world.feed(Event::Reload { slots: 3 });
+    world.settle();
+    assert_eq!(world.plan.generation(), 3);
+    assert_eq!(world.alive.len(), 3);
+}
+
+#[test]
+fn a_slot_that_can_not_begin_takes_its_reload_back_and_those_who_know_no_new_socket_are_relieved() {
+    let mut world = World::running(2);
+    let canary = spawned(&world.feed(Event::Reload { slots: 3 }))[0].0;
+    let second = spawned(&world.feed(Event::Ready(canary)))[0].0;
+    world.die(WorkerId(1));
+    // The second slot is not there yet when the third begins to fail.
+    let actions = world.feed(Event::Ready(second));
+    world.die(WorkerId(2));
+    assert_eq!(spawned(&actions).len(), 1);
+    assert_eq!(fail_until_given_up(&mut world)[0], Action::TakeBack);
+    world.settle();
+    assert_eq!((world.alive.len(), world.plan.wanted()), (2, 2));
+    assert!(!world.plan.is_rolling());
+
+    let mut world = World::running(3);
+    let canary = spawned(&world.feed(Event::Reload { slots: 4 }))[0].0;
+    world.feed(Event::Ready(canary));
+    world.die(WorkerId(1));
+    assert_eq!(fail_until_given_up(&mut world)[0], Action::TakeBack);
+    world.settle();
+    assert_eq!(world.alive.len(), 3);
+    assert!(
+        world.alive.iter().all(|worker| *worker > canary),
+        "{:?}",
+        world.alive
+    );
+}
+
+#[test]
+fn where_the_old_configuration_fails_too_others_serve_or_the_new_one_stays() {
+    let mut world = World::running(2);
+    let canary = spawned(&world.feed(Event::Reload { slots: 2 }))[0].0;
+    world.feed(Event::Ready(canary));
+    world.die(WorkerId(1));
+    assert_eq!(fail_until_given_up(&mut world)[0], Action::TakeBack);
+    // The second slot has never left it: the first one does without.
+    let actions = fail_until_given_up(&mut world);
+    assert_eq!(actions, [Action::Retire(canary), Action::RejectReload]);
+
+    let mut world = World::running(2);
+    let canary = spawned(&world.feed(Event::Reload { slots: 2 }))[0].0;
+    world.feed(Event::Ready(canary));
+    world.die(WorkerId(1));
+    assert_eq!(fail_until_given_up(&mut world)[0], Action::TakeBack);
+    world.die(WorkerId(2));
+    let mut rest = world.alive.clone();
+    rest.retain(|worker| *worker != canary);
+    for _ in 0..30 {
+        if world.log.contains(&Action::Keep) {
+            break;
+        }
+        if let Some(last) = world.alive.last().filter(|last| **last != canary) {
+            let last = *last;
+            world.die(last);
+        }
+        world.retry();
+    }
+    assert!(world.log.contains(&Action::Keep), "{:?}", world.log);
+    assert_eq!(world.plan.generation(), 2);
+    world.retry();
+    world.settle();
+    assert!(world.alive.contains(&canary));
+    assert_eq!(world.alive.len(), 2);
+    assert!(!world.plan.is_rolling());
+}
+
+/// A slot that had no worker before the reload keeps none of the others from it.
+#[test]
+fn a_slot_that_was_down_before_does_not_hold_a_reload_up() {
+    let mut world = World::running(2);
+    for _ in 0..8 {
+        let last = *world.alive.last().expect("one lives");
+        world.die(last);
+        world.now += BACKOFF_MOST;
+        world.feed(Event::Tick);
+    }
+    let last = *world.alive.last().expect("one lives");
+    world.die(last);
+    let canary = spawned(&world.feed(Event::Reload { slots: 2 }))[0].0;
+    let actions = world.feed(Event::Ready(canary));
+    assert!(actions.contains(&Action::Reloaded), "{actions:?}");
+}
+
+#[test]
+fn a_boot_that_hangs_counts_as_one_that_fails() {
+    let mut world = World::running(2);
+    world.die(WorkerId(2));
+    for _ in 0..DEGRADED_AFTER {
+        while world.plan.slots[1].current.is_none() {
+            world.now = world.plan.next_due().expect("a retry");
+            world.feed(Event::Tick);
+        }
+        let last = *world.alive.last().expect("one lives");
+        world.now += PATIENCE.boot;
+        assert!(world.feed(Event::Tick).contains(&Action::Kill(last)));
+        world.die(last);
+    }
+    assert!(world.log.contains(&Action::Degraded { slot: 1 }));
+}
+
 /// Where workers wore out faster than they left, there was always one that was being replaced, and no reload came.
 #[test]
 fn no_worn_worker_is_relieved_while_a_change_waits_for_calm() {

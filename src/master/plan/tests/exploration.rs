@@ -79,11 +79,11 @@ fn key(watched: &Watched) -> Vec<u64> {
                 State::Aborting { .. } => 4,
                 State::Killed => 5,
             };
-            let generation = 2 + worker.generation - plan.generation;
+            let generation = plan.newest + 1 - worker.generation;
             [
                 state,
                 generation,
-                u64::from(worker.worn),
+                2 * u64::from(worker.worn) + u64::from(worker.served),
                 rank(healthy_at(worker)),
             ]
         }
@@ -92,16 +92,27 @@ fn key(watched: &Watched) -> Vec<u64> {
     let mut key = vec![
         plan.phase as u64,
         plan.wanted as u64,
-        plan.roll
-            .map_or(0, |roll| 1 + 2 * roll.slots as u64 + u64::from(roll.canary)),
+        plan.newest - plan.generation,
         rank(Some(watched.now)),
     ];
+    if let Some(roll) = plan.roll {
+        let step = match roll.step {
+            super::super::Step::Canary => [1, 0, 0],
+            super::super::Step::Rest { before } => [2, plan.generation - before, 0],
+            super::super::Step::Back { failed, slots } => {
+                [3, failed - plan.generation, slots as u64]
+            }
+        };
+        key.extend(step);
+        key.extend([roll.slots as u64, u64::from(roll.failures)]);
+    }
     for slot in &plan.slots {
         key.extend(about(slot.current.as_ref()));
         key.extend(about(slot.successor.as_ref()));
         key.extend([
             u64::from(slot.deaths),
             u64::from(slot.failed_boots),
+            2 * u64::from(slot.failed) + u64::from(slot.spared),
             rank(slot.retry_at),
             slot.retired.len() as u64,
         ]);
@@ -193,4 +204,41 @@ fn every_order_of_events_ends_well_on_the_brink_of_a_degraded_slot() {
     fail().expect("so many deaths");
     assert!(!start.seen.contains("Degraded"));
     explore(start, 5, &["Degraded", "Recovered"]);
+}
+
+/// Of two slots the first serves a new configuration, and the workers of the second have not got ready with it so often that the
+/// next failure takes it back; and then, that of the first does not get ready with the old one either.
+#[test]
+fn every_order_of_events_ends_well_on_the_brink_of_a_reload_that_is_taken_back() {
+    let mut start = Watched::start(2).expect("a good start");
+    start.rest(|_| true).expect("all ready");
+    let fail = |start: &mut Watched, times: u32| -> Result<(), String> {
+        for _ in 0..times {
+            let failing = |start: &Watched| start.those(|life| life == Life::Starting);
+            while failing(start).is_empty() {
+                start.wait()?;
+            }
+            let failing = failing(start)[0];
+            start.feed(Event::Died(failing))?;
+        }
+        Ok(())
+    };
+    start
+        .feed(Event::Reload { slots: 2 })
+        .expect("a candidate starts");
+    let canary = start.those(|life| life == Life::Starting)[0];
+    start.feed(Event::Ready(canary)).expect("it is adopted");
+    let old = start
+        .those(|life| life == Life::Leaving)
+        .first()
+        .copied()
+        .expect("it was relieved");
+    start.feed(Event::Died(old)).expect("it leaves");
+    fail(&mut start, DEGRADED_AFTER - 1).expect("so many failures");
+    assert!(!start.seen.contains("TakeBack"));
+    explore(start.clone(), 5, &["TakeBack"]);
+
+    fail(&mut start, DEGRADED_AFTER).expect("so many more");
+    assert!(start.seen.contains("TakeBack"));
+    explore(start, 5, &["TakeBack", "Keep"]);
 }

@@ -47,10 +47,16 @@ pub struct Watched {
     pub now: Instant,
     /// Those that live.
     pub workers: BTreeMap<WorkerId, Known>,
-    /// The configuration that serves, by number.
+    /// The configuration that serves, by number; the highest that there was; and the one before, while the others follow.
     pub generation: u64,
+    newest: u64,
+    before: Option<u64>,
+    /// The configuration that is taken back, and how many slots it wanted.
+    failed: Option<(u64, usize)>,
     /// How many slots a reload that is under way will leave.
     reload: Option<usize>,
+    /// Those of before leave, since the configuration that was taken back is kept after all.
+    kept: bool,
     degraded: BTreeSet<usize>,
     pub announced: bool,
     pub stopping: bool,
@@ -67,7 +73,11 @@ impl Watched {
             now: Instant::now(),
             workers: BTreeMap::new(),
             generation: 1,
+            newest: 1,
+            before: None,
+            failed: None,
             reload: None,
+            kept: false,
             degraded: BTreeSet::new(),
             announced: false,
             stopping: false,
@@ -103,7 +113,7 @@ impl Watched {
             Event::Reload { slots } => self.reload = Some(slots),
             Event::Stop | Event::Abort => {
                 self.stopping = true;
-                self.reload = None;
+                (self.reload, self.failed) = (None, None);
             }
             Event::Start | Event::Tick | Event::Worn(_) | Event::Hung(_) => {}
         }
@@ -114,6 +124,7 @@ impl Watched {
             let kind = name.split([' ', '(']).next().unwrap_or_default();
             self.seen.insert(kind.to_owned());
         }
+        self.kept = false;
         self.check()
     }
 
@@ -204,7 +215,10 @@ impl Watched {
             } => {
                 must!(!self.stopping, "{action:?} although it stops");
                 must!(slot < self.slots().max(self.plan.wanted()), "{action:?}");
-                let generation = self.generation + u64::from(candidate);
+                let generation = match candidate {
+                    true => self.newest + 1,
+                    false => self.generation,
+                };
                 if candidate {
                     must!(slot == 0 && self.reload.is_some(), "{action:?}");
                     let tried = self.workers.values();
@@ -247,14 +261,36 @@ impl Watched {
                 self.announced = true;
             }
             Action::Adopt => {
-                let new = self.workers.values().filter(|known| {
-                    known.generation > self.generation && known.life == Life::Serving
-                });
+                let new = self
+                    .workers
+                    .values()
+                    .filter(|known| known.generation > self.newest && known.life == Life::Serving);
                 must!(
                     self.reload.is_some() && new.count() == 1,
                     "adopted unproven"
                 );
-                self.generation += 1;
+                self.newest += 1;
+                self.before = Some(std::mem::replace(&mut self.generation, self.newest));
+            }
+            Action::TakeBack => {
+                let slots = self.reload.replace(self.plan.wanted());
+                let (before, slots) = self
+                    .before
+                    .take()
+                    .zip(slots)
+                    .ok_or("taken back, and there is nothing before")?;
+                self.failed = Some((std::mem::replace(&mut self.generation, before), slots));
+            }
+            Action::Keep => {
+                let old = self.workers.values().find(|known| {
+                    known.life == Life::Serving && known.generation == self.generation
+                });
+                must!(old.is_none(), "{old:?} serves, and is given up");
+                let (failed, slots) = self.failed.take().ok_or("kept, and nothing has failed")?;
+                must!(slots == self.plan.wanted(), "{slots} slots were wanted");
+                self.generation = failed;
+                self.kept = true;
+                self.reload = None;
             }
             Action::Reloaded => {
                 let is_old = |known: &&Known| {
@@ -263,14 +299,18 @@ impl Watched {
                 let old = self.workers.values().find(is_old);
                 must!(old.is_none(), "reloaded, and {old:?} goes on");
                 let slots = self.reload.take();
+                self.before = None;
                 must!(slots == Some(self.plan.wanted()), "{slots:?}");
                 // What there was to be said of slots that go is over.
                 self.degraded.retain(|slot| *slot < self.plan.wanted());
             }
             Action::RejectReload => {
                 must!(self.reload.take().is_some(), "{action:?} unasked");
-                let mut new = self.workers.values();
-                let new = new.find(|known| known.generation > self.generation);
+                self.failed = None;
+                let new = self
+                    .workers
+                    .values()
+                    .find(|known| known.is_meant_to_serve() && known.generation != self.generation);
                 must!(new.is_none(), "rejected, and {new:?} goes on");
             }
             Action::Exit { failed } => {
@@ -295,20 +335,23 @@ impl Watched {
         Ok(())
     }
 
-    /// Only the successor in its own slot relieves a worker; one whose slot goes needs somebody who serves in one that stays.
+    /// Only the successor in its own slot relieves a worker; one whose slot goes, or that a reload is taken back from, needs
+    /// somebody who serves the right configuration in a slot that stays. Nobody needs one that does not serve yet, when its
+    /// configuration goes.
     fn retire(&mut self, worker: WorkerId) -> Verdict {
         let slots = self.slots();
         let known = *self.living(worker)?;
         must!(known.is_meant_to_serve(), "{known:?} is told again");
+        let goes = self.failed.is_some() || self.kept;
         let relieves = |(other, by): (&WorkerId, &Known)| {
             by.life == Life::Serving
-                && match known.slot < slots {
+                && match known.slot < slots && !goes {
                     true => by.slot == known.slot && *other > worker,
                     false => by.slot < slots && by.generation == self.generation,
                 }
         };
         must!(
-            self.workers.iter().any(relieves),
+            (goes && known.life == Life::Starting) || self.workers.iter().any(relieves),
             "{worker:?} retires from slot {} and nobody has relieved it: {:?}",
             known.slot,
             self.workers

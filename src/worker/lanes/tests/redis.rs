@@ -103,10 +103,10 @@ fn look_up(lanes: &Arc<Lanes>, shoe_id: i32) {
         .recv_timeout(PATIENCE)
         .expect("no panic on the coroutine")
         .expect("room in the queue");
-    let Some(Batch::Lookups(jobs)) = lock(&lanes.queues).take_lookups() else {
-        panic!("nothing waits for Redis");
-    };
+    let jobs = lock(&lanes.queues).take_lookups(Instant::now(), &mut Vec::new());
+    assert_eq!(jobs.len(), 1, "nothing waits for Redis");
     lanes.look_up_batch(jobs);
+    lock(&lanes.queues).ended(Kind::Lookups);
 }
 
 fn answered(lanes: &Lanes) -> usize {
@@ -130,8 +130,8 @@ fn answers_wait_for_no_fill_and_fills_share_a_round_trip() {
     look_up(&lanes, 7);
     look_up(&lanes, 8);
     let now = Instant::now();
-    let taken = lock(&lanes.queues).take(now, Grouping::All, &mut Vec::new());
-    let Some(Batch::Shoes(jobs)) = taken else {
+    let taken = lock(&lanes.queues).take(now, Kind::Shoes, Grouping::All, &mut Vec::new());
+    let Batch::Shoes(jobs) = taken else {
         panic!("nothing waits for the store");
     };
     assert_eq!((jobs.len(), answered(&lanes)), (2, 0));
