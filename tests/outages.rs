@@ -1,11 +1,18 @@
 //! PostgreSQL and Redis stop, die, freeze and come back, before and while the server serves. It never ends, says so
 //! without a storm, answers 503 only for what it can't know, and recovers by itself.
+//!
+//! `tests/run outages 10` goes through ten times as many outages, and prints what was measured.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
 use crate::support::redis::{self, Redis};
 use crate::support::shoes::{create, draft, list_target, post, put};
+use crate::support::vigil::{Vigil, answered_by_the_deadline, rounds};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
 #[track_caller]
@@ -140,6 +147,67 @@ fn serves_again_after_postgres_was_stopped_or_killed() {
     assert!(warnings(&server, &DATABASE) <= 16, "a storm of warnings");
 }
 
+/// Stopped, killed or restarted: what workers have themselves they answer, the rest they refuse at once, and they are back as
+/// soon as the database is.
+#[test]
+fn an_outage_of_postgres_stops_no_hit_and_ends_with_it() {
+    let _machine = alone();
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--request-timeout", "2s", "--l1-ttl", "1h"])
+        .start();
+    create(&server, 7, &[("img1", "a")]);
+    let workers = server.workers();
+    let mut vigil = Vigil::over(&server, 7);
+    let ask = || assert!(backend.count("SELECT count(*) FROM shoe_images") > 0);
+    for _ in 0..rounds() {
+        postgres.stop();
+        vigil.refusals_are_fast("stopped");
+        postgres.start();
+        vigil.is_back("stopped", ask);
+        postgres.kill();
+        vigil.refusals_are_fast("killed");
+        postgres.start();
+        vigil.is_back("killed", ask);
+        postgres.stop();
+        postgres.start();
+        vigil.is_back("restarted", ask);
+        create(&server, 8, &[]);
+    }
+    vigil.end();
+    assert_eq!(server.workers(), workers, "an outage cost workers");
+}
+
+/// Requests have a deadline, and are answered by it although the database is not.
+#[test]
+fn a_frozen_postgres_is_waited_for_until_the_deadline() {
+    let _machine = alone();
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    let server = backend
+        .canvas()
+        .workers(1)
+        .args(["--request-timeout", "1s"])
+        .start();
+    let id = create(&server, 7, &[("img1", "a")]);
+    postgres.freeze();
+    let mut requests: Vec<Request> = (100..110)
+        .map(|shoe| Request::new("GET", &list_target(shoe)))
+        .collect();
+    requests.push(Request::new("GET", "/readyz"));
+    requests.push(Request::new("GET", &format!("/api/images/{id}")));
+    requests.push(post(draft(9, &[])));
+    requests.push(put(id, draft(7, &[("img1", "b")])));
+    answered_by_the_deadline(&server, Duration::from_secs(1), &requests);
+    postgres.thaw();
+    wait_for_status(&server, "/readyz", 200);
+}
+
 #[test]
 fn a_frozen_postgres_costs_a_time_out_and_nothing_else() {
     let postgres = Postgres::private();
@@ -237,4 +305,78 @@ fn a_database_without_the_table_is_told_apart_and_mended() {
     backend.migrate();
     wait_for_status(&server, "/readyz", 200);
     wait_for_status(&server, &list_target(7), 200);
+}
+
+/// A small file system of its own over a folder; gone with this.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where nobody may mount.
+    fn over(folder: &Path) -> Option<Self> {
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"])
+            .arg(folder)
+            .status();
+        let mounted = mount.is_ok_and(|status| status.success());
+        mounted.then(|| SmallDisk(folder.to_owned()))
+    }
+
+    fn grow(&self) {
+        let mount = Command::new("mount")
+            .args(["-o", "remount,size=8m"])
+            .arg(&self.0)
+            .status();
+        assert!(mount.expect("mount").success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The disk of the SQLite file is full: writes are refused in words, reads go on, and with room again all is well.
+#[test]
+fn a_full_disk_refuses_writes_and_answers_reads() {
+    let mut backend = Backend::unmigrated_sqlite();
+    let folder = backend.dir.join("small");
+    std::fs::create_dir(&folder).expect("a folder");
+    let Some(disk) = SmallDisk::over(&folder) else {
+        eprintln!("can't mount here: the stores' tests fill SQLite up by its own limit");
+        return;
+    };
+    backend.database_url = format!("sqlite:{}", folder.join("shoes.db").display());
+    backend.migrate();
+    let mut server = serve(&backend);
+    server.allow("full");
+    let large = "x".repeat(250);
+    let row = post(draft(7, &[("img1", &large), ("img2", &large)]));
+    let mut stored = 0;
+    let refused = loop {
+        let answer = server.call(&row);
+        if answer.status != 201 {
+            break answer;
+        }
+        stored += 1;
+        assert!(stored < 10_000, "the disk never gets full");
+    };
+    let problem = refused.problem(503);
+    assert_eq!(problem.kind, "/problems/store-refuses", "{problem:?}");
+    assert!(problem.detail.contains("full"), "{problem:?}");
+    for (_, mut client) in server.one_client_per_worker() {
+        let rows = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(rows.json().as_array().map(Vec::len), Some(stored));
+        client.get(&list_target(8)).expect("an answer").expect(200);
+        client.call(&row).expect("an answer").problem(503);
+    }
+    disk.grow();
+    wait_until(PATIENCE, "writes to work again", || {
+        server.call(&row).status == 201
+    });
+    assert_eq!(
+        backend.count("SELECT count(*) FROM shoe_images"),
+        stored as i64 + 1
+    );
+    server.stop();
 }

@@ -11,6 +11,7 @@
 //! - `counters`: what happens to connections and requests is counted, and told at the end.
 //! - `crowd`: many connections at once, idle or too many for the descriptors.
 //! - `degraded`: a slot whose workers don't get ready.
+//! - `failover`: another database server takes over.
 //! - `floods`: clients that drip, don't read, come in floods or talk rubbish harm nobody but themselves.
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
 //! - `hosts`: servers that share a database and a Redis see what each of them writes.
@@ -52,6 +53,7 @@ mod control;
 mod counters;
 mod crowd;
 mod degraded;
+mod failover;
 mod floods;
 mod harness;
 mod hosts;

@@ -63,7 +63,13 @@ impl Backend {
     }
 
     pub fn migrate(&self) {
-        self.tool("migrate").run().expect(0);
+        let mut tool = self.tool("migrate");
+        if !self.database_url.contains('?') && matches!(self.kind, Kind::Postgres(_)) {
+            // No test is about how soon a busy machine lets a tool in.
+            let patient = format!("{}?connect_timeout=15", self.database_url);
+            tool = tool.env("CANVAS_DATABASE_URL", patient);
+        }
+        tool.run().expect(0);
     }
 
     /// A call of the binary with this database in the environment.

@@ -10,6 +10,7 @@ pub mod crowd;
 pub mod dir;
 pub mod haproxy;
 pub mod http;
+pub mod ledger;
 pub mod load;
 pub mod log;
 pub mod manager;
@@ -20,6 +21,7 @@ pub mod relay;
 pub mod server;
 pub mod shoes;
 pub mod sockets;
+pub mod vigil;
 pub mod wait;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

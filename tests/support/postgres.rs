@@ -68,6 +68,13 @@ impl Postgres {
 
     fn create(dir: Option<Dir>, data: PathBuf) -> Self {
         initialize(&data);
+        let postgres = Postgres::start_new(dir, data);
+        postgres.administer(&format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"));
+        postgres
+    }
+
+    /// Starts what is in a data folder on a port of its own.
+    fn start_new(dir: Option<Dir>, data: PathBuf) -> Self {
         let mut postgres = Postgres {
             _dir: dir,
             data,
@@ -85,11 +92,68 @@ impl Postgres {
             postgres.log()
         );
         postgres
-            .connect(SUPERUSER, SUPERUSER_PASSWORD, "postgres")
+    }
+
+    /// A standby of this private cluster: a copy that follows it on a port of its own, and can be read and not written.
+    pub fn standby(&self) -> Self {
+        let dir = Dir::new();
+        let data = dir.join("data");
+        give_to_server(dir.path());
+        let mut command = guarded(
+            program("pg_basebackup"),
+            Signal::SIGKILL,
+            unprivileged_user(),
+        );
+        command
+            .args(["--checkpoint=fast", "--no-sync", "--wal-method=stream"])
+            .args(["--write-recovery-conf", "--pgdata"])
+            .arg(&data)
+            .arg("--dbname")
+            .arg(format!(
+                "host=127.0.0.1 port={} user={SUPERUSER} password={SUPERUSER_PASSWORD}",
+                self.port
+            ));
+        run(command, "pg_basebackup");
+        let standby = Postgres::start_new(Some(dir), data);
+        let mut connection = self.database_of_all();
+        wait_until(PATIENCE, "the standby to follow", || {
+            let query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+            let row = connection.query_one(query, &[]).expect("a row");
+            row.get::<_, i64>(0) == 1
+        });
+        standby
+    }
+
+    /// Makes a standby the primary, and waits until it is.
+    pub fn promote(&self) {
+        self.administer("SELECT pg_promote(true, 30)");
+        wait_until(PATIENCE, "the standby to be promoted", || {
+            let mut connection = self.database_of_all();
+            let row = connection.query_one("SELECT pg_is_in_recovery()", &[]);
+            !row.expect("a row").get::<_, bool>(0)
+        });
+    }
+
+    /// Runs statements as the superuser, each in a transaction of its own.
+    #[track_caller]
+    pub fn administer(&self, statements: &str) {
+        let mut connection = self.database_of_all();
+        for statement in statements.split(';') {
+            connection.batch_execute(statement).expect("a statement");
+        }
+    }
+
+    fn database_of_all(&self) -> postgres::Client {
+        self.connect(SUPERUSER, SUPERUSER_PASSWORD, "postgres")
             .expect("a connection to our own cluster")
-            .batch_execute(&format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"))
-            .expect("a role");
-        postgres
+    }
+
+    /// What this cluster has of a database of another.
+    pub fn copy_of(&self, database: &Database) -> Database {
+        Database {
+            name: database.name.clone(),
+            port: self.port,
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -130,12 +194,7 @@ impl Postgres {
     pub fn database(&self) -> Database {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("canvas_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut connection = self
-            .connect(SUPERUSER, SUPERUSER_PASSWORD, "postgres")
-            .expect("a superuser connection");
-        connection
-            .batch_execute(&format!("CREATE DATABASE {name} OWNER {ROLE}"))
-            .expect("a database for the test");
+        self.administer(&format!("CREATE DATABASE {name} OWNER {ROLE}"));
         Database {
             name,
             port: self.port,
@@ -270,12 +329,7 @@ fn initialize(data: &Path) {
     let folder = data.parent().expect("a folder of its own");
     let password = folder.join("superuser.password");
     std::fs::write(&password, SUPERUSER_PASSWORD).expect("a password file");
-    if let Some(user) = unprivileged_user() {
-        let owner = nix::unistd::User::from_name(user)
-            .expect("the user table")
-            .expect("a known user");
-        nix::unistd::chown(folder, Some(owner.uid), Some(owner.gid)).expect("chown as root");
-    }
+    give_to_server(folder);
     let mut command = guarded(program("initdb"), Signal::SIGKILL, unprivileged_user());
     command
         .arg("-D")
@@ -289,28 +343,45 @@ fn initialize(data: &Path) {
             "--no-sync",
             "--no-instructions",
         ])
-        .arg(format!("--pwfile={}", password.display()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let output = spawn(command)
-        .and_then(|child| child.wait_with_output())
-        .expect("PostgreSQL's initdb");
-    assert!(
-        output.status.success(),
-        "initdb: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+        .arg(format!("--pwfile={}", password.display()));
+    run(command, "initdb");
     // Nothing here must survive a power cut; 400 connections let many workers in; shared memory in the folder
     // is deleted with it, whatever killed the server.
     let settings = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 400\n\
                     shared_buffers = 16MB\nfsync = off\nsynchronous_commit = off\nfull_page_writes = off\n\
-                    autovacuum = off\ndynamic_shared_memory_type = mmap\nlogging_collector = off\n";
+                    autovacuum = off\ndynamic_shared_memory_type = mmap\nlogging_collector = off\n\
+                    log_line_prefix = '%m [%p] %d '\n";
     File::options()
         .append(true)
         .open(data.join("postgresql.conf"))
         .and_then(|mut file| file.write_all(settings.as_bytes()))
         .expect("postgresql.conf");
+}
+
+/// Runs one of PostgreSQL's tools to its end.
+fn run(mut command: Command, name: &str) {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let output = spawn(command)
+        .and_then(|child| child.wait_with_output())
+        .expect("a tool of PostgreSQL's");
+    assert!(
+        output.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Lets the server's user write to a folder.
+fn give_to_server(folder: &Path) {
+    if let Some(user) = unprivileged_user() {
+        let owner = nix::unistd::User::from_name(user)
+            .expect("the user table")
+            .expect("a known user");
+        nix::unistd::chown(folder, Some(owner.uid), Some(owner.gid)).expect("chown as root");
+    }
 }
 
 fn program(name: &str) -> PathBuf {

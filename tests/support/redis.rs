@@ -51,6 +51,10 @@ impl Redis {
         redis
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL of a database number that no other test has.
     pub fn url(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
