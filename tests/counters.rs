@@ -106,6 +106,19 @@ fn every_limit_is_counted_by_itself_and_survives_its_worker() {
     assert!(!told.contains_key("panics"), "{told:?}");
 }
 
+/// That there is nothing is an answer like any other, and the worker's own cache has it.
+#[test]
+fn an_empty_answer_is_a_hit() {
+    let backend = Backend::sqlite();
+    let server = backend.canvas().workers(1).args(["--l1-ttl", "1h"]).start();
+    for _ in 0..11 {
+        assert_eq!(server.get(&list_target(7)).expect(200).text(), "[]");
+    }
+    let told = told_at_the_end(server);
+    assert_eq!(told.get("l1_misses"), Some(&1), "{told:?}");
+    assert_eq!(told.get("l1_hits"), Some(&10), "{told:?}");
+}
+
 #[test]
 fn a_client_that_does_not_read_its_answers_is_counted() {
     let backend = Backend::sqlite();

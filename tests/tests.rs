@@ -16,6 +16,7 @@
 //! - `harness`: the workshop itself works (folders, PostgreSQL, Redis, load).
 //! - `hosts`: servers that share a database and a Redis see what each of them writes.
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
+//! - `lanes`: what a worker asks its stores for: once, together, and not for ever.
 //! - `last_words`: a worker that is aborted or crashes tells where it stood.
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
 //! - `networks`: what lies between the server and its database breaks; no write is lost or made twice.
@@ -58,6 +59,7 @@ mod floods;
 mod harness;
 mod hosts;
 mod house;
+mod lanes;
 mod last_words;
 mod limits;
 mod manners;
