@@ -21,6 +21,9 @@ const NONE: Duration = Duration::ZERO;
 /// process from running for long; an answer that is never corrected is what must show.
 const LAG: Duration = Duration::from_secs(5);
 
+/// The second that the guarantee speaks of, which holds as long as Redis is there.
+const SOON: Duration = Duration::from_secs(1);
+
 /// So long that nothing is seen because its time was over.
 const FOR_EVER: [&str; 2] = ["--l1-ttl", "1h"];
 
@@ -38,7 +41,12 @@ fn seeded() -> fastrand::Rng {
 }
 
 fn serve(backend: &Backend) -> Server {
-    let mut server = backend.canvas().workers(3).args(FOR_EVER).start();
+    serve_with(backend, &[])
+}
+
+fn serve_with(backend: &Backend, more: &[&str]) -> Server {
+    let canvas = backend.canvas().workers(3).args(FOR_EVER);
+    let mut server = canvas.args(more).start();
     for expected in [
         "SIGKILL",
         "degraded",
@@ -62,8 +70,13 @@ fn kill_a_worker(server: &Server, random: &mut fastrand::Rng) {
 #[track_caller]
 fn assert_coherent(what: &str, verdict: &Verdict) {
     println!(
-        "{what}: {} reads, {} writes acknowledged, {} unknown, {} refused",
-        verdict.reads, verdict.acknowledged, verdict.unknown, verdict.refused
+        "{what}: {} reads, {} writes acknowledged, {} unknown, {} refused; on another host {:?} old at most, control {:?}",
+        verdict.reads,
+        verdict.acknowledged,
+        verdict.unknown,
+        verdict.refused,
+        verdict.oldest,
+        verdict.slowest
     );
     assert!(verdict.violations.is_empty(), "{what}: {verdict:?}");
     assert!(
@@ -111,6 +124,55 @@ fn postgres_while_workers_and_connections_die() {
     assert_coherent("PostgreSQL", &verdict);
 }
 
+fn cut_redis(redis: &Redis) {
+    let mut connection = redis::connect(&redis.url()).expect("the test's Redis");
+    let _: i64 = ::redis::cmd("CLIENT")
+        .arg(&["KILL", "SKIPME", "yes"])
+        .query(&mut connection)
+        .expect("CLIENT KILL");
+}
+
+/// While Redis is there, a lost connection to it costs half a second.
+#[test]
+fn two_hosts_hear_of_each_other_within_a_second() {
+    let _machine = alone();
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let (here, there) = (serve(&backend), serve(&backend));
+    let mut random = seeded();
+    let verdict = check(&[&here, &there], LAG, time(), || match random.u8(..4) {
+        0 => kill_a_worker(&here, &mut random),
+        1 => kill_a_worker(&there, &mut random),
+        2 => cut_connections(&backend),
+        _ => cut_redis(&redis),
+    });
+    assert_coherent("two hosts and their Redis", &verdict);
+    assert!(verdict.oldest <= SOON + 4 * verdict.slowest, "{verdict:?}");
+}
+
+/// What workers keep themselves would hide much of what Redis has.
+#[test]
+fn two_hosts_without_caches_of_their_own_while_redis_dies() {
+    let _machine = alone();
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let serve = || serve_with(&backend, &["--l1-bytes", "0"]);
+    let (here, there) = (serve(), serve());
+    let mut random = seeded();
+    let verdict = check(&[&here, &there], LAG, time(), || match random.u8(..4) {
+        0 => kill_a_worker(&here, &mut random),
+        1 => kill_a_worker(&there, &mut random),
+        2 => cut_redis(&redis),
+        _ => {
+            redis.kill();
+            redis.start();
+        }
+    });
+    assert_coherent("two hosts, Redis alone", &verdict);
+}
+
 #[test]
 fn two_hosts_while_workers_connections_and_redis_die() {
     let _machine = alone();
@@ -124,13 +186,7 @@ fn two_hosts_while_workers_connections_and_redis_die() {
             0 => kill_a_worker(&here, &mut random),
             1 => kill_a_worker(&there, &mut random),
             2 => cut_connections(&backend),
-            3 => {
-                let mut connection = redis::connect(&redis.url()).expect("the test's Redis");
-                let _: i64 = ::redis::cmd("CLIENT")
-                    .arg(&["KILL", "SKIPME", "yes"])
-                    .query(&mut connection)
-                    .expect("CLIENT KILL");
-            }
+            3 => cut_redis(&redis),
             _ => {
                 redis.kill();
                 redis.start();
