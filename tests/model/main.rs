@@ -27,6 +27,7 @@ fn host() -> World {
         readers_here: 2,
         readers_there: 0,
         l1: true,
+        flights: false,
         redis: false,
         faults: 3,
         evicts: false,
@@ -71,6 +72,24 @@ fn two_busy_hosts() -> World {
     World {
         writers: 1,
         readers_here: 1,
+        evicts: false,
+        ..two_hosts()
+    }
+}
+
+/// Readers of one worker that wait along with each other.
+fn flights() -> World {
+    World {
+        flights: true,
+        ..host()
+    }
+}
+
+/// Readers of a worker of the other host that do.
+fn flights_there() -> World {
+    World {
+        flights: true,
+        readers_there: 2,
         evicts: false,
         ..two_hosts()
     }
@@ -139,6 +158,21 @@ fn another_host_is_coherent_once_it_is_told_or_passes_its_cache_by() {
 }
 
 #[test]
+fn who_joins_a_flight_is_coherent() {
+    prove(flights());
+    prove(World {
+        flights: true,
+        readers_here: 2,
+        writers: 1,
+        ..both_caches()
+    });
+    prove(World {
+        writers: 1,
+        ..flights_there()
+    });
+}
+
+#[test]
 fn a_redis_that_is_restored_is_not_believed() {
     prove(restored());
 }
@@ -166,6 +200,7 @@ fn every_broken_variant_is_noticed() {
         (Broken::NoBypass, FRESH, two_busy_hosts()),
         (Broken::OldPeriodCounts, FRESH, two_busy_hosts()),
         (Broken::AnyRunBelieved, FRESH, restored()),
+        (Broken::JoinAny, FRESH, flights()),
     ];
     for (broken, property, world) in variants {
         // The same world as it is meant to be has no such path: see the tests above.

@@ -131,10 +131,14 @@ impl World {
                     Some(kept) if Some(kept.stamp) == request.stamp => {
                         return self.answer(s, i, request, kept.value, Source::L1);
                     }
-                    _ if self.redis => Reading::Began(request),
-                    _ => Reading::Leased(request, None),
+                    _ => match self.joinable(s, i, request) {
+                        Some(other) => Reading::Joined(request, other as u8),
+                        None if self.redis => Reading::Began(request),
+                        None => Reading::Leased(request, None),
+                    },
                 }
             }
+            Reading::Joined(..) => unreachable!("it waits"),
             Reading::Began(request) if redis_answers => {
                 if here {
                     self.settle(s);
@@ -174,6 +178,21 @@ impl World {
                 return self.answer(s, i, request, value, Source::Database);
             }
         };
+    }
+
+    /// Another reader of this worker whose flight the reader joins.
+    fn joinable(&self, s: &State, i: usize, request: Request) -> Option<usize> {
+        if !self.flights {
+            return None;
+        }
+        let joins = |other: &Reader| {
+            other.here == s.readers[i].here
+                && other.step.flight().is_some_and(|flight| {
+                    self.is(Broken::JoinAny)
+                        || request.stamp.is_some() && flight.stamp == request.stamp
+                })
+        };
+        s.readers.iter().position(joins)
     }
 
     /// One MGET of the epoch and the key.
@@ -234,11 +253,17 @@ impl World {
         reader.step = Reading::Idle;
         s.answered = Some(source);
         s.stale = value < request.least;
-        let host = if reader.here {
-            &mut s.here
-        } else {
-            &mut s.there
-        };
+        let here = reader.here;
+        for joined in &mut s.readers {
+            if let Reading::Joined(request, other) = joined.step
+                && usize::from(other) == i
+            {
+                joined.step = Reading::Idle;
+                s.stale |= value < request.least;
+                s.joined = true;
+            }
+        }
+        let host = if here { &mut s.here } else { &mut s.there };
         if self.l1 && source != Source::L1 && request.stamp == self.stamp(host) {
             host.kept = request.stamp.map(|stamp| Kept { value, stamp });
         }
@@ -294,6 +319,7 @@ impl Model for World {
             readers,
             faults: self.faults,
             answered: None,
+            joined: false,
             stale: false,
         }]
     }
@@ -328,6 +354,7 @@ impl Model for World {
         for (i, reader) in s.readers.iter().enumerate() {
             match reader.fill {
                 Some(_) => steps.extend([Step::Fill(i), Step::LoseFill(i)]),
+                None if matches!(reader.step, Reading::Joined(..)) => {}
                 // Its lease must not be taken for that of the next request.
                 None => steps.push(Step::Read(i)),
             }
@@ -379,7 +406,7 @@ impl Model for World {
 
     fn next_state(&self, last: &State, step: Step) -> Option<State> {
         let mut s = last.clone();
-        s.answered = None;
+        (s.answered, s.joined) = (None, false);
         let fails = matches!(
             step,
             Step::WriteUnheard(..)
@@ -508,6 +535,9 @@ impl Model for World {
             }),
             Property::sometimes("Redis answers", |world: &World, s: &State| {
                 !world.redis || s.answered == Some(Source::Redis)
+            }),
+            Property::sometimes("a reader joins another", |world: &World, s: &State| {
+                !world.flights || s.joined
             }),
             Property::sometimes("an answer is newer than it has to be", |_, s: &State| {
                 s.answered == Some(Source::Database) && s.database > s.told

@@ -31,6 +31,8 @@ pub enum Broken {
     NoBypass,
     /// What was kept before the subscription broke counts again when it is back.
     OldPeriodCounts,
+    /// A reader joins whatever flight there is.
+    JoinAny,
     /// An epoch is believed although Redis is another process than the one that it began in.
     AnyRunBelieved,
 }
@@ -46,6 +48,8 @@ pub struct World {
     pub readers_there: usize,
     /// Workers keep answers of their own.
     pub l1: bool,
+    /// A reader waits along with one that asks already, if it may.
+    pub flights: bool,
     pub redis: bool,
     /// How many things of those that need not happen may.
     pub faults: u8,
@@ -83,6 +87,8 @@ pub struct State {
     pub faults: u8,
     /// What the last step answered.
     pub answered: Option<Source>,
+    /// It answered one that had joined, too.
+    pub joined: bool,
     /// It was older than the guarantee allows.
     pub stale: bool,
 }
@@ -185,6 +191,21 @@ pub enum Reading {
         ticket: Option<Epoch>,
         value: u8,
     },
+    /// It waits along with this reader.
+    Joined(Request, u8),
+}
+
+impl Reading {
+    /// The request that others may join: it asks for itself, and has no answer yet.
+    pub fn flight(self) -> Option<Request> {
+        match self {
+            Reading::Began(request) | Reading::Settled(request) | Reading::Leased(request, _) => {
+                Some(request)
+            }
+            Reading::Fetched { request, .. } | Reading::Asked { request, .. } => Some(request),
+            Reading::Idle | Reading::Joined(..) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
