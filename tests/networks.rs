@@ -112,13 +112,45 @@ fn a_network_that_swallows_everything_stops_no_hit_and_delays_no_refusal() {
         .args(["--request-timeout", "2s", "--l1-ttl", "1h"])
         .start();
     create(&server, 7, &[("img1", "a")]);
-    let mut fresh = 1000;
     for _ in 0..rounds() {
         let mut vigil = Vigil::over(&server, 7);
         relay.swallow_everything();
         vigil.refusals_are_fast("swallowed");
         relay.heal();
-        wait_for_all_workers(&server, &mut fresh);
+        vigil.is_back("swallowed", || {
+            assert_eq!(backend.count("SELECT count(*) FROM shoe_images"), 1);
+        });
+        vigil.end();
+    }
+}
+
+/// A router forgets every connection there is, and lets new ones through at once. Who finds them out one by one is away for
+/// longer than the network was.
+#[test]
+fn a_network_that_forgets_every_connection_is_back_at_once() {
+    let _machine = alone();
+    let relay = Relay::to(Postgres::shared().port());
+    let backend = behind(Postgres::shared(), &relay);
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--request-timeout", "500ms", "--l1-ttl", "1h"])
+        .args(["--lanes", "8"])
+        .start();
+    create(&server, 7, &[("img1", "a")]);
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                AND pid <> pg_backend_pid()";
+    for _ in 0..rounds() {
+        let mut vigil = Vigil::over(&server, 7);
+        let gone = relay.silent() + u64::try_from(backend.count(open)).expect("a number");
+        relay.swallow_everything();
+        wait_until(PATIENCE, "every connection to be forgotten", || {
+            relay.silent() >= gone
+        });
+        relay.heal();
+        vigil.is_back("forgotten", || {
+            assert_eq!(backend.count("SELECT count(*) FROM shoe_images"), 1);
+        });
         vigil.end();
     }
 }

@@ -25,6 +25,8 @@ struct Network {
     resets: AtomicU64,
     /// Connections taken so far.
     taken: AtomicU64,
+    /// Those of which nothing will ever be heard again.
+    silent: AtomicU64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -46,6 +48,7 @@ impl Relay {
             weather: Mutex::new(Weather::Fair),
             resets: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            silent: AtomicU64::new(0),
         });
         let sky = network.clone();
         thread::spawn(move || {
@@ -78,6 +81,11 @@ impl Relay {
     /// How many connections it has taken.
     pub fn taken(&self) -> u64 {
         self.network.taken.load(Ordering::SeqCst)
+    }
+
+    /// How many connections have fallen silent.
+    pub fn silent(&self) -> u64 {
+        self.network.silent.load(Ordering::SeqCst)
     }
 
     pub fn swallow_everything(&self) {
@@ -165,6 +173,7 @@ impl Network {
 
     /// Holds a connection open and says nothing on it.
     fn be_silent(&self, client: &TcpStream, born: u64) {
+        self.silent.fetch_add(1, Ordering::SeqCst);
         while self.weather() != Weather::Over {
             let quiet = PollFd::new(client.as_fd(), PollFlags::empty());
             let ended = poll(&mut [quiet], PollTimeout::from(LOOK)).is_ok_and(|count| count > 0);
