@@ -1,11 +1,14 @@
-//! TERM to a worker: somebody takes its place before it leaves, and a signal to the whole group costs nobody an answer.
+//! TERM to a worker: somebody takes its place before it leaves, and a signal to the whole group costs nobody an answer. And
+//! a worker that has no master any more before it serves.
 
 use nix::sys::signal::Signal;
 
+use crate::control::status;
 use crate::support::http::Request;
 use crate::support::load::{Load, On, Style};
+use crate::support::postgres::Postgres;
 use crate::support::process::{alive, signal, stand_still};
-use crate::support::{Backend, Client, PATIENCE, alone, wait_until};
+use crate::support::{Backend, Client, PATIENCE, Server, alone, wait_until};
 
 /// It once left by itself and told nobody, so an idle client of the only worker kept everybody else waiting.
 #[test]
@@ -29,6 +32,11 @@ fn the_only_worker_that_is_told_to_finish_is_relieved_first() {
         drop(idle);
         wait_until(PATIENCE, "the old worker to leave", || !alive(old));
     }
+}
+
+/// A worker's lanes begin after it has asked to die with its master.
+fn has_threads(pid: i32) -> bool {
+    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
 }
 
 /// True once no signal waits for the process: it has read those that are blocked.
@@ -61,6 +69,34 @@ fn who_is_told_to_finish_before_the_master_is_serves_until_the_master_says_so() 
     }
     assert_eq!(server.wait_for_exit().code(), Some(0));
     server.assert_clean_log();
+}
+
+/// Nobody listened to the channel while a worker started, so one that hung there kept the address from the next server.
+#[test]
+fn a_worker_that_starts_dies_with_its_master() {
+    let postgres = Postgres::private();
+    let backend = Backend::on(&postgres, None);
+    backend.migrate();
+    let mut server = backend.serve(1);
+    // Half a second in which a worker waits for the database, before it is ready.
+    postgres.freeze();
+    let starting = loop {
+        let old = server.only_worker();
+        signal(old, Signal::SIGKILL);
+        let fresh = |server: &Server| server.workers().into_iter().find(|pid| *pid != old);
+        wait_until(PATIENCE, "a worker that starts", || {
+            fresh(&server).is_some_and(has_threads)
+        });
+        let fresh = server.only_worker();
+        stand_still(fresh);
+        if status(&backend)["workers"][0]["state"] == "starting" {
+            break fresh;
+        }
+        signal(fresh, Signal::SIGCONT);
+    };
+    server.kill_master();
+    wait_until(PATIENCE, "it to be gone", || !alive(starting));
+    postgres.thaw();
 }
 
 #[test]

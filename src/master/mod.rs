@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 
 use self::control::{Control, ControlError};
 use self::errands::History;
@@ -780,6 +780,7 @@ fn start_worker(
     let (ours, theirs) = Channel::pair()?;
     let sockets = listeners.of(&config.listen, config.workers.count());
     let bells = listeners.bells(config.workers.count());
+    let master = getpid();
     let pid = spawn::fork_child(|| {
         // The first worker of a reload tries the new one, and the master has it when that serves.
         log::set_max_level(config.log_level);
@@ -806,6 +807,7 @@ fn start_worker(
                 .chain([theirs.as_fd().as_raw_fd()]);
             sys::close_inherited(&keep.collect::<Vec<_>>())?;
             Ok(Assignment {
+                master,
                 slot,
                 config,
                 listeners,

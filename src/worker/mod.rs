@@ -30,10 +30,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 
 use self::accept::{Gate, Siblings};
 use self::backing::Backing;
@@ -83,6 +84,8 @@ const DEMO_SHOES: u32 = 1000;
 
 /// What the master gives a worker on its way.
 pub struct Assignment<'a> {
+    /// The process that gives it.
+    pub master: Pid,
     pub slot: usize,
     pub config: &'a Config,
     /// The listeners of all slots.
@@ -168,7 +171,10 @@ pub fn run(assignment: Assignment<'_>) -> i32 {
     }
     privileges::hand_over_access_log(assignment.config);
     // Before there is a second thread: capabilities are each thread's own.
-    match privileges::drop(assignment.config).and_then(|()| serve(assignment)) {
+    let ready = privileges::drop(assignment.config)
+        .and_then(|()| die_with(assignment.master))
+        .and_then(|()| serve(assignment));
+    match ready {
         Ok(()) => 0,
         Err(error) => {
             log::error!("worker {slot}: {error}");
@@ -177,8 +183,21 @@ pub fn run(assignment: Assignment<'_>) -> i32 {
     }
 }
 
+/// Has the kernel end this process with its master, until it hears for itself that its master is gone: who starts holds all
+/// listeners, and may hang. After it has changed its user, which forgets it (prctl(2)).
+fn die_with(master: Pid) -> Result<(), String> {
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|error| format!("can't be told of the master's end: {error}"))?;
+    // It may have died before.
+    match getppid() == master {
+        true => Ok(()),
+        false => Err("the master is gone".to_owned()),
+    }
+}
+
 fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let Assignment {
+        master: _,
         slot,
         config,
         listeners,
@@ -296,6 +315,8 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         }
     })
     .map_err(failed("can't attend its bell"))?;
+    // From the first connection on it finishes what it has: the steward is about to listen to the channel.
+    prctl::set_pdeathsig(None).map_err(|error| format!("can't outlive the master: {error}"))?;
     let (accepting, accepts) = mpsc::channel();
     let sockets = own.len();
     let attended = own.iter().map(|listener| listener.number).collect();
