@@ -43,13 +43,13 @@ impl Balance {
             return false;
         }
         let now = scoreboard::moment();
-        let others: Vec<(usize, u64)> = (0..self.bells.len())
+        // On the way of every connection, so nothing is allocated.
+        let others = (0..self.bells.len())
             .filter(|slot| *slot != self.slot)
             .filter_map(|slot| Some((slot, self.scoreboard.worker_of(slot)?)))
             .filter(|(_, row)| now.saturating_sub(row.last_beat()) < ABSENT)
-            .map(|(slot, row)| (slot, row.open()))
-            .collect();
-        let Some(least) = least_loaded(own, &others) else {
+            .map(|(slot, row)| (slot, row.open()));
+        let Some(least) = least_loaded(own, others) else {
             return false;
         };
         self.ring(least)
@@ -85,10 +85,16 @@ impl Balance {
 
 /// Who should take a connection instead of a worker that has `own`: the one with the fewest, if `own` is well above the
 /// mean. `others` are slots and what they have.
-fn least_loaded(own: u64, others: &[(usize, u64)]) -> Option<usize> {
-    let (least, fewest) = others.iter().copied().min_by_key(|(_, open)| *open)?;
-    let sum: u64 = own + others.iter().map(|(_, open)| open).sum::<u64>();
-    let mean = sum / (others.len() as u64 + 1);
+fn least_loaded(own: u64, others: impl IntoIterator<Item = (usize, u64)>) -> Option<usize> {
+    let (mut least, mut sum, mut count) = (None, own, 1);
+    for (slot, open) in others {
+        (sum, count) = (sum + open, count + 1);
+        if least.is_none_or(|(_, fewest)| open < fewest) {
+            least = Some((slot, open));
+        }
+    }
+    let (least, fewest) = least?;
+    let mean = sum / count;
     let allowed = mean + SLACK.max(mean / SLACK_PART);
     (own >= allowed && fewest < own).then_some(least)
 }
@@ -99,14 +105,14 @@ mod tests {
 
     #[test]
     fn only_who_is_well_above_the_mean_defers_and_to_who_has_fewest() {
-        assert_eq!(least_loaded(100, &[]), None, "nobody is there");
-        assert_eq!(least_loaded(16, &[(1, 16), (2, 16)]), None);
-        assert_eq!(least_loaded(2, &[(1, 0)]), None, "a few are no load");
-        assert_eq!(least_loaded(3, &[(1, 0)]), Some(1));
-        assert_eq!(least_loaded(17, &[(1, 16), (2, 15), (3, 16)]), None);
-        assert_eq!(least_loaded(18, &[(1, 16), (2, 14), (3, 16)]), Some(2));
-        assert_eq!(least_loaded(1050, &[(1, 1000), (2, 950)]), None);
-        assert_eq!(least_loaded(1130, &[(1, 1000), (2, 870)]), Some(2));
+        assert_eq!(least_loaded(100, []), None, "nobody is there");
+        assert_eq!(least_loaded(16, [(1, 16), (2, 16)]), None);
+        assert_eq!(least_loaded(2, [(1, 0)]), None, "a few are no load");
+        assert_eq!(least_loaded(3, [(1, 0)]), Some(1));
+        assert_eq!(least_loaded(17, [(1, 16), (2, 15), (3, 16)]), None);
+        assert_eq!(least_loaded(18, [(1, 16), (2, 14), (3, 16)]), Some(2));
+        assert_eq!(least_loaded(1050, [(1, 1000), (2, 950)]), None);
+        assert_eq!(least_loaded(1130, [(1, 1000), (2, 870)]), Some(2));
     }
 
     /// However connections arrive, the busiest of four ends at most a quarter above the mean.
@@ -114,8 +120,8 @@ mod tests {
     fn sixty_four_connections_end_evenly_even_if_all_come_to_one() {
         let mut open = [0_u64; 4];
         for _ in 0..64 {
-            let others: Vec<(usize, u64)> = (1..4).map(|slot| (slot, open[slot])).collect();
-            open[least_loaded(open[0], &others).unwrap_or(0)] += 1;
+            let others = (1..4).map(|slot| (slot, open[slot]));
+            open[least_loaded(open[0], others).unwrap_or(0)] += 1;
         }
         assert!(open.iter().all(|count| *count <= 20), "{open:?}");
     }

@@ -1,6 +1,7 @@
 //! A worker's main thread: it takes the master's orders, drives the clock, and sees to it that the worker leaves when it is
 //! told to, when its master is gone, or when it has done enough.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -152,9 +153,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Wear {
     /// The wear of the worker of this slot, which has done nothing yet.
     pub fn new(slot: usize, config: &Config, row: Row) -> Self {
-        // Workers that start together must not wear out together: each slot has a limit of its own, up to a tenth lower.
-        let slots = config.workers.count() as u64;
-        let own = |limit: u64| limit - limit / 10 * (slot as u64 % slots) / slots;
+        let (slots, luck) = (config.workers.count(), luck());
+        let own = |limit: u64| own_limit(limit, slot, slots, luck);
         Wear {
             row,
             before: row.counted(Counter::Requests),
@@ -187,6 +187,20 @@ impl Wear {
         self.looked = Instant::now();
         resident().is_some_and(|bytes| bytes >= most)
     }
+}
+
+/// What a limit is for the worker of this slot, up to a tenth lower: workers that start together must not wear out together.
+/// Each slot has a part of that tenth, and `luck` says where in it, so that neither the lives of a slot nor hosts that are
+/// alike keep step.
+fn own_limit(limit: u64, slot: usize, slots: usize, luck: u32) -> u64 {
+    let place = (slot % slots) as f64 + f64::from(luck) / (f64::from(u32::MAX) + 1.0);
+    limit - (limit as f64 / 10.0 * place / slots as f64) as u64
+}
+
+/// A number of this process's own.
+fn luck() -> u32 {
+    // The keys differ from host to host, the pid from process to process: a fork inherits the keys.
+    RandomState::new().hash_one(std::process::id()) as u32
 }
 
 /// The memory of this process that is in RAM, in bytes: the second field of /proc/self/statm (proc(5)).
@@ -239,6 +253,21 @@ impl Leaving {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_differ_by_slot_and_by_process_and_are_at_most_a_tenth_lower() {
+        let lowest = own_limit(1000, 3, 4, u32::MAX);
+        assert_eq!((own_limit(1000, 0, 4, 0), lowest), (1000, 901));
+        for slot in 0..3 {
+            let least = own_limit(1000, slot, 4, u32::MAX);
+            assert!(least > own_limit(1000, slot + 1, 4, 0), "slot {slot}");
+        }
+        // One worker alone, again and again.
+        let lives = [0, 1 << 30, 1 << 31, 3 << 30].map(|luck| own_limit(1000, 0, 1, luck));
+        assert_eq!(lives, [1000, 975, 950, 925]);
+        assert_eq!(own_limit(1, 0, 1, u32::MAX), 1);
+        assert_eq!(own_limit(u64::MAX, 1024, 1, 0), u64::MAX);
+    }
 
     /// A slow disk once added its whole second to the two.
     #[test]
