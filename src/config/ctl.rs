@@ -109,7 +109,7 @@ pub(super) fn subcommand() -> Command {
         )
         .subcommand(
             Command::new("reload")
-                .about("Read the configuration again and replace the workers one by one")
+                .about("Read the configuration again and replace the workers, a tenth of them at a time")
                 .arg(wait("the new workers serve, or the old ones stay")),
         )
         .subcommand(

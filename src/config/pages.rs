@@ -54,7 +54,7 @@ const SIGNALS: [(&str, &str, &str); 7] = [
     (
         "USR2",
         "Upgrades: becomes the program that its file now holds, with the same pid, sockets and counters, and replaces the \
-         workers one by one. A new program that can't take over is refused, and everything stays as it is.",
+         workers as HUP does. A new program that can't take over is refused, and everything stays as it is.",
         "None is lost.",
     ),
     (

@@ -40,8 +40,7 @@ impl Row {
         self.words[counter.place()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says that the worker's loop moves, at this [`moment`](super::moment); called by the loop itself. The master says it for
-    /// a worker that it has just started.
+    /// Says that the worker's loop moves, at this [`moment`](super::moment); called by the loop itself.
     pub fn beat(&self, moment: u64) {
         self.words[BEAT].store(moment, Ordering::Relaxed);
     }
