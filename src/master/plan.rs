@@ -306,11 +306,10 @@ impl Plan {
                     worker.served = true;
                     slot.note_boot(index, actions);
                 }
-            } else if slot
-                .successor
-                .as_ref()
-                .is_some_and(|worker| worker.id == id)
-            {
+            } else if slot.successor.as_ref().is_some_and(|worker| {
+                // One whose boot took too long is dead in a moment, although it may have said this before.
+                worker.id == id && matches!(worker.state, State::Starting { .. })
+            }) {
                 slot.note_boot(index, actions);
                 slot.deaths = 0;
                 slot.retry_at = None;

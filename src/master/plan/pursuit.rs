@@ -36,7 +36,8 @@ impl Plan {
                 self.pursue_roll(now, actions);
                 self.relieve_worn(now, actions);
                 self.spawn_missing(now, actions);
-                if self.phase == Phase::Starting && self.ready() >= self.wanted {
+                let wanted = &self.slots[..self.wanted];
+                if self.phase == Phase::Starting && wanted.iter().all(Slot::serves) {
                     self.phase = Phase::Running;
                     actions.push(Action::Announce);
                 }

@@ -23,7 +23,9 @@ fn steps(watched: &Watched) -> Vec<Step> {
             Life::Starting => vec![Event::Ready(*worker)],
             Life::Serving => vec![Event::Worn(*worker), Event::Hung(*worker)],
             Life::Leaving => vec![Event::Hung(*worker)],
-            Life::Aborted | Life::Killed => vec![],
+            Life::Aborted => vec![],
+            // It was ready before, and nobody had heard it yet.
+            Life::Killed => vec![Event::Ready(*worker)],
         };
         steps.extend(events.into_iter().map(Step::Event));
         steps.push(Step::Event(Event::Died(*worker)));

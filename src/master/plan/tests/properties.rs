@@ -19,6 +19,8 @@ enum Fate {
     Time(u64),
     /// Time passes until something is due: a worker that is not ready by then never will be.
     Due,
+    /// The report of one that was killed meanwhile.
+    LateReady(usize),
     Stop,
     Abort,
 }
@@ -39,6 +41,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         4 => Just(Fate::Upgrade),
         12 => (0_u64..40_000).prop_map(Fate::Time),
         8 => Just(Fate::Due),
+        2 => any::<usize>().prop_map(Fate::LateReady),
         1 => prop_oneof![Just(Fate::Stop), Just(Fate::Abort)],
     ]
 }
@@ -68,6 +71,9 @@ fn befall(watched: &mut Watched, fate: &Fate) -> Result<(), String> {
             matches!(life, Life::Serving | Life::Leaving)
         })
         .map(Event::Hung),
+        Fate::LateReady(which) => {
+            among(watched, which, |life| life == Life::Killed).map(Event::Ready)
+        }
         Fate::Reload(slots) => watched
             .takes_a_reload()
             .then_some(Event::Reload { slots: *slots }),

@@ -256,8 +256,8 @@ impl Watched {
             Action::Recovered { slot } => must!(self.degraded.remove(&slot), "{action:?} unsaid"),
             Action::Announce => {
                 must!(!self.announced, "announced twice");
-                let serve = self.those(|life| life == Life::Serving).len();
-                must!(serve >= self.plan.wanted(), "announced, and {serve} serve");
+                let dark = (0..self.plan.wanted()).find(|slot| !self.is_served(*slot));
+                must!(dark.is_none(), "announced, and {dark:?} does not serve");
                 self.announced = true;
             }
             Action::Adopt => {
