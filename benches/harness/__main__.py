@@ -23,9 +23,9 @@ LIMIT, QUICK_LIMIT = 3500, 590
 
 def arguments():
     parser = argparse.ArgumentParser(prog="benches/run", description="Measures this server beside its peers.")
-    parser.add_argument("command", nargs="?", choices=["measure", "report", "list"], default="measure",
+    parser.add_argument("command", nargs="?", choices=["measure", "report", "check", "list"], default="measure",
                         help="measure (the default); report: make REPORT.md and README's block of the results again; "
-                             "list: the experiments")
+                             "check: whether they are what the results make; list: the experiments")
     parser.add_argument("--quick", action="store_true", help="less of everything, in less than ten minutes; into target/benches/quick")
     parser.add_argument("--only", action="append", metavar="NAME", default=[],
                         choices=[experiment.NAME for experiment in experiments.ALL], help="this experiment alone; may be repeated")
@@ -54,6 +54,11 @@ def main():
         out = type(layout.root)(asked.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / "results.json")
+    if asked.command == "check":
+        stale = report.stale(results, out, layout.root / "README.md")
+        for name in stale:
+            print(f"benches/run: {name} is not what results.json makes; benches/run report does that", file=sys.stderr)
+        return 1 if stale else 0
     if asked.command == "measure":
         code = measure(layout, results, asked)
     else:
@@ -77,12 +82,12 @@ def measure(layout, results, asked):
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     chosen = [experiment for experiment in experiments.RUN if not asked.only or experiment.NAME in asked.only]
     # Shoes in the table: so many that no cache of the database's decides, and few enough to be there in seconds.
-    rows = 20_000 if asked.quick else 500_000
+    rows, sqlite_rows = (20_000, 20_000) if asked.quick else (1_000_000, 200_000)
     failed = []
     code = 0
     try:
         environment = machine.environment(layout)
-        with Field(layout, rows) as field:
+        with Field(layout, rows, sqlite_rows) as field:
             bench = Bench(field, Generators(layout.tools, layout.python, field.folder), asked.quick, layout)
             for experiment in chosen:
                 if not conduct(experiment, bench, results, environment):

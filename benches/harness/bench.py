@@ -60,8 +60,7 @@ class Bench:
 
     def hot(self, seconds, **more):
         """As many GETs as go."""
-        return lambda server: self.generators.wrk(
-            server.base, seconds, path=server.path, shoes=None if server.path else self.shoes, **more)
+        return lambda server: self.generators.wrk(server.base, seconds, shoes=self.shoes, **more)
 
     def post(self, seconds, **more):
         """As many POSTs as go."""
@@ -72,8 +71,7 @@ class Bench:
         def load(server):
             if method == "POST":
                 return self.generators.oha(server.base, rate, seconds, bodies=self.written, **more)
-            return self.generators.oha(
-                server.base, rate, seconds, path=server.path, shoes=None if server.path else self.shoes, **more)
+            return self.generators.oha(server.base, rate, seconds, shoes=self.shoes, **more)
         return load
 
     def warm_up(self, *servers):

@@ -42,13 +42,14 @@ class Kind:
     label: str
     program: str
     redis: bool = False
-    # This server only: where rows are, and whether its own cache is on.
+    # This server only: where rows are (sqlite: the demo catalogue; sqlite-rows: as many as asked for), and whether its own cache is on.
     database: str = "postgres"
     l1: bool = True
 
 
 KINDS = {
     "ours-sqlite": Kind("canvas-cluster, SQLite", "ours", database="sqlite"),
+    "ours-sqlite-uncached": Kind("canvas-cluster, SQLite, no cache", "ours", database="sqlite-rows", l1=False),
     "ours": Kind("canvas-cluster", "ours"),
     "ours-uncached": Kind("canvas-cluster, no cache", "ours", l1=False),
     "ours-redis": Kind("canvas-cluster + Redis", "ours", redis=True),
@@ -74,7 +75,6 @@ class Server:
         self.kind, self.workers, self.process, self.port = kind, workers, process, port
         self.stores = stores
         self.base = f"http://127.0.0.1:{port}"
-        self.path = "/" if kind == "nginx" else None
         self.first_answer = None
 
     @property
@@ -105,8 +105,8 @@ class Server:
 
 
 class Field:
-    def __init__(self, layout, rows):
-        self.layout, self.rows = layout, rows
+    def __init__(self, layout, rows, sqlite_rows):
+        self.layout, self.rows, self.sqlite_rows = layout, rows, sqlite_rows
         # /var/tmp is on a disk where /tmp may be memory. Another user must be able to pass through to its part.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="canvas-benches-", dir="/var/tmp"))
         self.folder.chmod(0o711)
@@ -138,6 +138,15 @@ class Field:
             self._postgres = None
             self._start_postgres()
         return self._postgres
+
+    def sqlite(self):
+        """A file of SQLite's with `sqlite_rows` shoes."""
+        path = self.folder / "sqlite" / "shoes.db"
+        if not path.exists():
+            path.parent.mkdir(mode=0o700)
+            processes.run([self.layout.server, "migrate"], 60, env={**clean_environment(), "CANVAS_DATABASE_URL": f"sqlite:{path}"})
+            self.seed(f"sqlite:{path}", self.sqlite_rows)
+        return path
 
     def redis(self):
         if self._redis is None or self._redis.ended():
@@ -215,10 +224,9 @@ class Field:
 
     def _wait_for(self, server, patience):
         until = server.process.started + patience
-        path = server.path or "/api/images/?shoe_id=1"
         while True:
             try:
-                with urllib.request.urlopen(server.base + path, timeout=5) as answer:
+                with urllib.request.urlopen(server.base + "/api/images/?shoe_id=1", timeout=5) as answer:
                     answer.read()
                 server.first_answer = time.monotonic() - server.process.started
                 return
@@ -235,6 +243,8 @@ class Field:
                    "--control-socket", folder / "control.sock", "--tune-host=false"]
         if what.database == "postgres":
             env["CANVAS_DATABASE_URL"] = self.url()
+        if what.database == "sqlite-rows":
+            env["CANVAS_DATABASE_URL"] = f"sqlite:{self.sqlite()}"
         if what.redis:
             env["CANVAS_REDIS_URL"] = f"redis://127.0.0.1:{self._redis_port}/1"
         if not what.l1:

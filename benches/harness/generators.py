@@ -49,7 +49,7 @@ class Generators:
             path.write_text("".join(body(shoe) + "\n" for shoe in shoes), encoding="ascii")
         return path
 
-    def oha(self, base, rate, seconds, *, shoes=None, bodies=None, path=None, connections=None, begin=None):
+    def oha(self, base, rate, seconds, *, shoes=None, bodies=None, connections=None, begin=None):
         """A constant rate, whatever the server does (open loop), latencies corrected for coordinated omission: they count
         from the moment when a request should have been sent. What could not be sent at all because every connection waited
         is `asked` and not `sent`. `begin` is called with the running program, to do something meanwhile."""
@@ -58,8 +58,6 @@ class Generators:
             "-c", connections or connections_for(rate), "-t", f"{TIMEOUT}s", "--redirect", "0"]
         if bodies:
             command += ["-m", "POST", "-T", "application/json", "-Z", self.writes(bodies), f"{base}/api/images/"]
-        elif path:
-            command += [f"{base}{path}"]
         else:
             command += ["--urls-from-file", self.reads(base, shoes)]
         out = self._run(command, seconds + TIMEOUT + 20, begin)
@@ -76,18 +74,15 @@ class Generators:
             "p50": percentiles["p50"], "p90": percentiles["p90"], "p99": percentiles["p99"], "p999": percentiles["p99.9"],
             "max": (answer["summary"]["slowest"] or 0) * 1000, "command": shown(command)}
 
-    def wrk(self, base, seconds, *, shoes=None, bodies=None, path=None, connections=64, close=False, cpus=None):
+    def wrk(self, base, seconds, *, shoes=None, bodies=None, connections=64, close=False, cpus=None):
         """As much as goes, each connection sending its next request when it has its answer (closed loop)."""
         threads = max(1, min(connections, (os.cpu_count() or 1) // 2))
         command = [self.wrk_path, "-t", threads, "-c", connections, "-d", f"{seconds}s", "--timeout", f"{TIMEOUT}s",
                    "-s", HERE / "wrk.lua"]
         if close:
             command += ["-H", "Connection: close"]
-        command += [f"{base}{path or '/api/images/'}", "--"]
-        if bodies:
-            command += ["writes", self.writes(bodies)]
-        elif shoes:
-            command += ["reads", self.reads("", shoes)]
+        command += [f"{base}/api/images/", "--"]
+        command += ["writes", self.writes(bodies)] if bodies else ["reads", self.reads("", shoes)]
         if cpus:
             command = ["taskset", "-c", ",".join(str(cpu) for cpu in sorted(cpus)), *command]
         out = self._run(command, seconds + TIMEOUT + 20)

@@ -22,6 +22,13 @@ class Failed(Exception):
     """Something did not work; the text says what, for a person."""
 
 
+def _on_its_own(stop_signal):
+    """A process group, and an end when ours comes. No session: the kernel shares the processors out among sessions first
+    (sched(7), autogroup), which would give the generator alone as much as a server's whole tree."""
+    os.setpgrp()
+    _libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
+
+
 class Process:
     """A program in a process group of its own, which gets `stop_signal` if this process dies."""
 
@@ -32,7 +39,7 @@ class Process:
         self.stop_signal = stop_signal
 
         def prepare():
-            _libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
+            _on_its_own(stop_signal)
             if cpus:
                 os.sched_setaffinity(0, cpus)
 
@@ -40,7 +47,7 @@ class Process:
         with open(log, "ab") as output:
             self.child = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd,
-                start_new_session=True, preexec_fn=prepare, **extra)
+                preexec_fn=prepare, **extra)
         self.pid = self.child.pid
         self.started = time.monotonic()
         _running.append(self)
@@ -87,7 +94,7 @@ def run(command, patience, env=None, cwd=None, check=True, user=None, stdin=None
     extra = {"user": user, "group": user, "extra_groups": []} if user else {}
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=env, cwd=cwd, start_new_session=True, preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL)), **extra)
+        env=env, cwd=cwd, preexec_fn=lambda: _on_its_own(signal.SIGKILL), **extra)
     try:
         out, err = child.communicate(stdin.encode() if stdin else None, timeout=patience)
     except subprocess.TimeoutExpired:

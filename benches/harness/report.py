@@ -2,7 +2,7 @@
 
 import re
 
-from . import experiments, plots, stats, words
+from . import experiments, goals, plots, stats, words
 from .experiments import breaking, hot, idle, reload, saturation, seeding
 from .field import label
 
@@ -65,6 +65,37 @@ HEAD = ["one worker a core", "canvas-cluster", "actix-web", "Node cluster"]
 def write(results, folder):
     """Writes REPORT.md and plots/ into the folder."""
     (folder / "plots").mkdir(exist_ok=True)
+    for experiment, data in shown(results):
+        for name, draw in drawings(experiment, data):
+            plots.save(draw, folder / "plots" / name)
+    (folder / "REPORT.md").write_text(render(results), encoding="utf-8")
+
+
+def stale(results, folder, readme):
+    """The names of the files that are not what the results make of them; plots aside."""
+    found = []
+    if (folder / "REPORT.md").read_text(encoding="utf-8") != render(results):
+        found.append("REPORT.md")
+    text = readme.read_text(encoding="utf-8")
+    if with_block(results, text) != text:
+        found.append("README.md")
+    return found
+
+
+def shown(results):
+    """Experiments that were done, in the report's order, and their data."""
+    for experiment in experiments.ALL:
+        data = done(results, experiment)
+        if data:
+            yield experiment, data
+
+
+def drawings(experiment, data):
+    return getattr(experiment, "plots", lambda data: [])(data)
+
+
+def render(results):
+    """REPORT.md."""
     parts = [
         "# What was measured",
         "Made by `benches/run` on one machine, on which server, databases and generator share the processors; the raw figures are in "
@@ -76,23 +107,22 @@ def write(results, folder):
     said = claims(results)
     if said:
         parts.append("\n".join(f"- {claim}" for claim in said))
+    reached = goals.rows(results)
+    if reached:
+        parts += ["## Goals", words.table(goals.HEAD, reached)]
     failed = [(name, entry) for name, entry in results.experiments.items() if entry["status"] != "done"]
     if failed:
         parts += ["## What failed", "\n".join(f"- {name}: {one_line(entry['why'])}" for name, entry in failed)]
-    for experiment in experiments.ALL:
-        entry = results.experiments.get(experiment.NAME)
-        if entry and entry["status"] == "done":
-            parts += section(experiment, entry, folder)
+    for experiment, _ in shown(results):
+        parts += section(experiment, results.experiments[experiment.NAME])
     parts += ["## The machine", environments(results)]
-    (folder / "REPORT.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return "\n\n".join(parts) + "\n"
 
 
-def section(experiment, entry, folder):
+def section(experiment, entry):
     data = entry["data"]
     parts = [f"## {experiment.TITLE}", experiment.text(data)]
-    for name, draw in getattr(experiment, "plots", lambda data: [])(data):
-        plots.save(draw, folder / "plots" / name)
-        parts.append(f"![{experiment.TITLE}](plots/{name})")
+    parts += [f"![{experiment.TITLE}](plots/{name})" for name, _ in drawings(experiment, data)]
     parts.append(disturbed(stats.disturbance(data["samples"])))
     rounds = 1 + max(sample.get("round", 0) for sample in data["samples"])
     parts.append(f"`{one_line(data['command'])}` · {rounds} {'round' if rounds == 1 else 'rounds'}, {entry['seconds']:.0f} s, {entry['date']}"
@@ -144,7 +174,11 @@ def readme_block(results):
 def write_readme(results, path):
     """Puts the block between README's marks anew."""
     text = path.read_text(encoding="utf-8")
-    begin, end = text.index(BEGIN), text.index(END) + len(END)
-    fresh = text[:begin] + readme_block(results) + text[end:]
+    fresh = with_block(results, text)
     if fresh != text:
         path.write_text(fresh, encoding="utf-8")
+
+
+def with_block(results, text):
+    begin, end = text.index(BEGIN), text.index(END) + len(END)
+    return text[:begin] + readme_block(results) + text[end:]

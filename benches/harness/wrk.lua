@@ -1,5 +1,5 @@
--- What wrk sends, and its figures as a line of JSON. Arguments: nothing, for the URL itself; `reads FILE`, for the paths in
--- the file; `writes FILE`, for a POST of each of its lines. Started by generators.py.
+-- What wrk sends, and its figures as a line of JSON. Arguments: `reads FILE`, for the paths in the file; `writes FILE`, for a POST of
+-- each of its lines. Started by generators.py.
 
 local threads = 0
 
@@ -11,7 +11,6 @@ end
 
 function init(args)
   local kind, path = args[1], args[2]
-  if not kind then return end
   local requests = {}
   for line in io.lines(path) do
     if kind == "reads" then

@@ -1,5 +1,5 @@
 """What the database itself can do, by its own tool: pgbench asks the same question with prepared statements, and makes the same row,
-each at the number of clients that does most; by turns with this server without any cache, over the same socket."""
+each at the number of clients that does most; by turns with this server and its peers, all without any cache."""
 
 import random
 import re
@@ -13,6 +13,8 @@ from ..processes import Failed
 NAME = "database"
 TITLE = "The database and its own tool"
 
+KINDS = ["ours-uncached", "actix", "node"]
+
 CLIENTS = [8, 16, 32, 64]
 
 # So many shoes are asked for by each round's clients, of all that there are.
@@ -22,13 +24,13 @@ COLUMNS = "shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2"
 
 
 def run(bench):
-    seconds = bench.pick(5, 2)
-    server = bench.field.start("ours-uncached", bench.cores)
+    seconds = bench.pick(4, 2)
+    servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
     chance = random.Random(1)
     shoes = [chance.randrange(1, bench.field.rows + 1) for _ in range(ASKED)]
     loads = {"GET": lambda server: bench.generators.wrk(server.base, seconds, shoes=shoes), "POST": bench.post(seconds)}
     scripts = {"GET": read_script(bench), "POST": write_script(bench)}
-    bench.warm_up(server)
+    bench.warm_up(*servers)
     best = {method: max(CLIENTS, key=lambda clients: pgbench(bench, scripts[method], clients, 1)["rate"]) for method in scripts}
     samples = []
     for number in bench.rounds(150, 40):
@@ -36,8 +38,10 @@ def run(bench):
             with stats.Watch() as watch:
                 theirs = pgbench(bench, script, best[method], seconds)
             samples.append({**theirs, "server": "pgbench", "method": method, "round": number, "seen": watch.seen})
-            samples.append(bench.measure(server, loads[method], method=method, round=number))
-    server.stop()
+            for server in servers:
+                samples.append(bench.measure(server, loads[method], method=method, round=number))
+    for server in servers:
+        server.stop()
     command = next(s["command"] for s in samples if s["server"] == "pgbench")
     return {"samples": drop_words(samples), "clients": best, "rows": bench.field.rows, "command": command}
 

@@ -30,7 +30,7 @@ PATIENCE = 60
 
 def crowd(server, count, offset):
     """Connections that were each answered once."""
-    request = f"GET {server.path or '/api/images/?shoe_id=1'} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    request = b"GET /api/images/?shoe_id=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     clients = []
     until = time.monotonic() + PATIENCE
     while len(clients) < count:
