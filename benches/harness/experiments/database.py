@@ -31,10 +31,11 @@ def run(bench):
     loads = {"GET": lambda server: bench.generators.wrk(server.base, seconds, shoes=shoes), "POST": bench.post(seconds)}
     scripts = {"GET": read_script(bench), "POST": write_script(bench)}
     bench.warm_up(*servers)
-    best = {method: max(CLIENTS, key=lambda clients: pgbench(bench, scripts[method], clients, 1)["rate"]) for method in scripts}
+    best = {method: max(CLIENTS, key=lambda clients: pgbench(bench, scripts[method], clients, 2)["rate"]) for method in scripts}
     samples = []
-    for number in bench.rounds(150, 40):
-        for method, script in scripts.items():
+    # Reads first: shoes that are written to have more rows to answer with.
+    for method, script in scripts.items():
+        for number in bench.rounds(75, 20):
             with stats.Watch() as watch:
                 theirs = pgbench(bench, script, best[method], seconds)
             samples.append({**theirs, "server": "pgbench", "method": method, "round": number, "seen": watch.seen})
