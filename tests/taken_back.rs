@@ -1,15 +1,17 @@
-//! A reload that fails when its first worker serves already: what served before comes back, and whoever asked is told.
+//! A reload that fails when its first worker serves already: what served before comes back, and whoever asked is told. And
+//! one that hangs before it has a worker at all.
 
 use std::thread;
 
-use serde_json::json;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use crate::control::{configure, ctl, status};
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::manager::Manager;
 use crate::support::postgres::Postgres;
-use crate::support::{Backend, PATIENCE, alone, wait_until};
+use crate::support::{Backend, Canvas, Dir, PATIENCE, alone, process, wait_until};
 
 /// The roll once waited for such a slot for ever: nobody heard of it, and no later reload was taken.
 #[test]
@@ -86,4 +88,63 @@ fn a_configuration_that_fails_in_a_later_slot_is_taken_back_and_loses_nothing() 
     let tally = load.stop();
     println!("{tally:?}");
     tally.assert_all_ok();
+}
+
+/// The master once waited for the child that prepares, and heard neither signals nor commands.
+#[test]
+fn a_reload_whose_preparation_hangs_keeps_the_master_from_nothing() {
+    let dir = Dir::new();
+    let file = dir.write("config.toml", "workers = 1\n");
+    let mut server = Canvas::new(dir.path()).arg("--config").arg(file).start();
+    for expected in ["reload refused", "ended with"] {
+        server.allow(expected);
+    }
+    let call = |words: &[&str]| {
+        let call = Canvas::new(dir.path()).arg("ctl");
+        call.args(words.iter().copied()).run()
+    };
+    let now = || -> Value {
+        let ended = call(&["status", "--json"]).expect(0);
+        serde_json::from_str(&ended.stdout).expect("JSON")
+    };
+    // Whoever makes the database of a first start holds its folder, and the others wait for it.
+    let folder = dir.join("held");
+    std::fs::create_dir(&folder).expect("a folder");
+    let held = std::fs::File::open(&folder).expect("the folder");
+    held.lock().expect("its lock");
+    let lines = format!("workers = 1\nstate_dir = {folder:?}\n");
+    dir.write("config.toml", &format!("{lines}boot_timeout = \"1h\"\n"));
+    server.signal(Signal::SIGHUP);
+    wait_until(PATIENCE, "the reload to begin", || {
+        now()["phase"] == "reloading"
+    });
+    // The worker and the child that waits.
+    assert_eq!(server.workers().len(), 2);
+    let victim = now()["workers"][0]["pid"].as_i64().expect("a pid") as i32;
+    process::signal(victim, Signal::SIGKILL);
+    wait_until(PATIENCE, "a worker in its place", || {
+        let now = now();
+        now["ready"] == 1 && now["workers"][0]["pid"] != victim
+    });
+    held.unlock().expect("ours");
+    server.wait_for_line("master: reloaded: ");
+
+    // One that never comes back is given up.
+    let folder = dir.join("held for ever");
+    std::fs::create_dir(&folder).expect("a folder");
+    let held = std::fs::File::open(&folder).expect("the folder");
+    held.lock().expect("its lock");
+    let lines = format!("workers = 1\nstate_dir = {folder:?}\nboot_timeout = \"1s\"\n");
+    dir.write("config.toml", &lines);
+    call(&["reload", "--wait"])
+        .expect(100)
+        .naming(&["could not be prepared within 1s"]);
+    assert_eq!(
+        (&now()["generation"], &now()["ready"]),
+        (&json!(2), &json!(1))
+    );
+    server.get("/healthz").expect(200);
+    wait_until(PATIENCE, "the child to be gone", || {
+        server.workers().len() == 1
+    });
 }

@@ -207,7 +207,7 @@ impl Master {
             phase: match () {
                 () if self.plan.is_stopping() => Phase::Stopping,
                 () if self.plan.is_starting() => Phase::Starting,
-                () if self.plan.is_rolling() => Phase::Reloading,
+                () if self.plan.is_rolling() || self.preparation.is_some() => Phase::Reloading,
                 () => Phase::Serving,
             },
             generation: self.generation,

@@ -8,6 +8,7 @@ pub mod limits;
 mod listeners;
 mod notify;
 pub mod plan;
+mod preparation;
 mod signals;
 mod spawn;
 mod status;
@@ -33,6 +34,7 @@ pub use self::listeners::ListenError;
 use self::listeners::Listeners;
 use self::notify::{Manager, Phase};
 use self::plan::{Action, Event, Patience, Plan, WorkerId};
+use self::preparation::{Preparation, prepare};
 use self::signals::{Request, Signals};
 use self::spawn::End;
 pub use self::takeover::take_over;
@@ -114,6 +116,8 @@ struct Master {
     config: Config,
     /// The configuration that a reload tries, until its first worker serves.
     candidate: Option<Config>,
+    /// What has to be there before that one can be tried, in the making.
+    preparation: Option<Preparation>,
     /// The one that served before it was adopted, until it serves everywhere; or that one, while it is taken back.
     other: Option<Config>,
     /// What was asked for while a change was under way.
@@ -176,6 +180,7 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         sources,
         config,
         candidate: None,
+        preparation: None,
         other: None,
         wishes: Wishes::default(),
         under_way: None,
@@ -209,28 +214,13 @@ fn patience(config: &Config) -> Patience {
     }
 }
 
-/// Lets a child make the embedded database, if that is what is configured, and see whether the workers' user reaches what
-/// it must: that takes a database client and that user, and the master never gets near either.
-fn prepare(config: &Config) -> Result<(), MasterError> {
-    worker::privileges::may_become_user(config).map_err(MasterError::Prepare)?;
-    if !worker::needs_preparation(config) {
-        return Ok(());
-    }
-    let failed = |error| MasterError::System("can't prepare what workers need", error);
-    let child = spawn::fork_child(|| worker::prepare(config)).map_err(failed)?;
-    match spawn::wait_for(child).map_err(failed)? {
-        End::Exit(0) => Ok(()),
-        end => Err(MasterError::Prepare(format!(
-            "what workers need could not be prepared ({end}); the line above says why"
-        ))),
-    }
-}
-
 impl Master {
     /// The one place where the master waits.
     fn serve(&mut self, mut events: Vec<Event>) -> Result<(), MasterError> {
         loop {
-            let waits = self.wishes.are_there() || self.upgrade.is_under_way();
+            let waits = self.wishes.are_there()
+                || self.upgrade.is_under_way()
+                || self.preparation.is_some();
             self.plan.let_change_wait(waits);
             for event in std::mem::take(&mut events) {
                 let actions = self.plan.on(event, Instant::now());
@@ -242,9 +232,11 @@ impl Master {
                 }
             }
             events.extend(self.pursue_upgrade());
+            self.give_up_overdue_preparation();
             // An upgrade reads the configuration anyway; if it is refused, the wish comes true afterwards. What is left to
             // do of one comes before another one.
             if !self.plan.is_rolling()
+                && self.preparation.is_none()
                 && (self.upgraded_from.is_some() || !self.upgrade.is_under_way())
                 && let Some(wish) = self.wishes.take()
             {
@@ -303,6 +295,7 @@ impl Master {
         let others = [
             self.plan.next_due(),
             self.upgrade.due(),
+            self.preparation.as_ref().map(Preparation::due),
             self.control.next_due(),
             self.manager.next_due(),
         ];
@@ -406,6 +399,10 @@ impl Master {
                         .for_each(|why| self.refuse_upgrade(&why));
                     continue;
                 }
+                if let Some(made) = self.preparation.take_if(|made| made.is(pid)) {
+                    events.extend(self.hear_preparation(made, end));
+                    continue;
+                }
                 log::debug!("master: reaped pid {pid}, which is none of the workers ({end})");
                 continue;
             };
@@ -474,6 +471,7 @@ impl Master {
                 self.manager
                     .tell_stopping(self.plan.longest_stop(), &status);
                 self.wishes.forget();
+                self.preparation.take().iter().for_each(Preparation::end);
                 let stopped = Answer::Failed {
                     why: "the server stops".to_owned(),
                 };
@@ -601,10 +599,21 @@ impl Master {
             self.withdraw_addresses();
             return self.refuse_reload(&error);
         }
-        if let Err(error) = prepare(&config) {
-            self.withdraw_addresses();
-            return self.refuse_reload(&error);
+        match preparation::start(&config) {
+            Ok(None) => self.try_out(config),
+            Ok(Some(child)) => {
+                self.preparation = Some(Preparation::of(child, config));
+                None
+            }
+            Err(error) => {
+                self.withdraw_addresses();
+                self.refuse_reload(&error)
+            }
         }
+    }
+
+    /// Starts to replace the workers by those of a configuration for which all is there.
+    fn try_out(&mut self, config: Config) -> Option<Event> {
         limits::fit(&config);
         self.listeners.deepen();
         log::info!("master: reloading: the configuration is good, replacing workers one by one");
@@ -742,6 +751,7 @@ impl Master {
 
     fn leave(&mut self, failed: bool) -> Result<(), MasterError> {
         self.upgrade.abandon();
+        self.preparation.take().iter().for_each(Preparation::end);
         self.bid_farewell();
         for child in self.children.values() {
             // Only a start that failed leaves with children alive.

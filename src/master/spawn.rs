@@ -89,7 +89,7 @@ pub fn reap() -> Option<(Pid, End)> {
     }
 }
 
-/// Waits for one child to end. Only before the master's loop runs.
+/// Waits for one child to end, for however long. Only before the master's loop runs.
 ///
 /// # Errors
 /// Those of waitpid(2).

@@ -84,6 +84,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         sources,
         config,
         candidate: None,
+        preparation: None,
         other: None,
         wishes: handover.wishes.after_upgrade(),
         under_way: None,

@@ -248,7 +248,11 @@ impl Master {
 
     /// What there is to hand over; none while workers are being replaced.
     fn handover(&self) -> Option<Handover> {
-        let plan = self.plan.standing()?;
+        // A reload that prepares has begun, although nobody is being replaced yet.
+        let plan = self
+            .plan
+            .standing()
+            .filter(|_| self.preparation.is_none())?;
         let children = self.children.values().map(|child| HandedChild {
             worker: child.worker.0,
             pid: child.pid.as_raw(),
