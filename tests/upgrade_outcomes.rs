@@ -16,7 +16,8 @@ use crate::control::{configure, connect, ctl, read_to_end, socket, status};
 use crate::support::canvas::binary;
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
-use crate::support::process::alive;
+use crate::support::manager::{Manager, Notice};
+use crate::support::process::{alive, children, signal};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 use crate::upgrade::Program;
 
@@ -220,6 +221,48 @@ fn a_configuration_that_is_spoilt_after_the_check_is_told() {
             assert!(!socket(&backend).exists(), "the socket stays behind");
         }
     }
+}
+
+/// The new program once looked after nothing but its configuration meanwhile: the watchdog of the service manager would have
+/// ended the server, old workers and all.
+#[test]
+fn while_the_configuration_is_spoilt_the_old_workers_are_looked_after() {
+    let backend = Backend::sqlite();
+    let manager = Manager::new();
+    let program = Program::new(backend.dir.path());
+    let file = configure(&backend, "workers = 2\n");
+    let canvas = backend.canvas().program(&program.link);
+    let canvas = canvas.env("NOTIFY_SOCKET", manager.name());
+    let canvas = canvas.env("WATCHDOG_USEC", "2000000");
+    let mut server = canvas.arg("--config").arg(&file).start();
+    for expected in ["the configuration has changed", "ended with SIGKILL"] {
+        server.allow(expected);
+    }
+    let spoiler = format!(
+        "[ \"$1\" != --upgrade-check ] && exec \"$real\" \"$@\"\n\
+         echo 'wrokers = 2' > '{}'\necho canvas-cluster can take over",
+        file.display()
+    );
+    program.point_to(&script(&backend, "spoiler", &spoiler));
+    ctl(&backend, &["upgrade", "--wait"]).expect(111);
+    // The upgrade is over as far as the manager is concerned, and this is what came of it.
+    let told = |notice: &Notice| {
+        let status = notice.value("STATUS=").unwrap_or_default();
+        notice.says("READY=1") && status.contains("the configuration has changed")
+    };
+    while !told(&manager.hear()) {}
+    manager.hear_until("WATCHDOG=1");
+    manager.hear_until("WATCHDOG=1");
+    let victim = *server.workers().first().expect("a worker");
+    signal(victim, Signal::SIGKILL);
+    wait_until(PATIENCE, "the dead one to be reaped", || {
+        !children(server.master()).contains(&victim)
+    });
+    server.get("/healthz").expect(200);
+    manager.hear_until("WATCHDOG=1");
+    configure(&backend, "workers = 2\n");
+    server.wait_for_line("master: reloaded: ");
+    wait_until(PATIENCE, "two workers", || status(&backend)["ready"] == 2);
 }
 
 /// Holds the check of an upgrade until told: it opens a FIFO, which waits for a writer.

@@ -4,10 +4,10 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::Master;
 use super::listeners::{is_kept_name, kept_name};
+use super::{Child, Master};
 use crate::scoreboard::counters::Counter;
-use crate::scoreboard::moment;
+use crate::scoreboard::{Scoreboard, moment};
 
 /// How often the status line is made anew.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
@@ -34,15 +34,9 @@ impl Master {
             self.manager.show(&status);
         }
         let stopping = self.plan.is_stopping();
-        let beaten = moment();
         let (children, scoreboard) = (&self.children, self.scoreboard);
         self.manager.live(now, |patience| {
-            let fresh = patience.max(SILENCE).as_millis() as u64;
-            let moves = |row: usize| beaten.saturating_sub(scoreboard.row(row).last_beat()) < fresh;
-            stopping
-                || children
-                    .values()
-                    .any(|child| child.ready && child.row.is_none_or(moves))
+            stopping || somebody_moves(children.values(), scoreboard, patience)
         });
     }
 
@@ -109,6 +103,18 @@ impl Master {
             }
         }
     }
+}
+
+/// Whether one of these workers serves and its loop has moved in so long a time.
+pub(super) fn somebody_moves<'c>(
+    mut children: impl Iterator<Item = &'c Child>,
+    scoreboard: Scoreboard,
+    patience: Duration,
+) -> bool {
+    let beaten = moment();
+    let fresh = patience.max(SILENCE).as_millis() as u64;
+    let moves = |row: usize| beaten.saturating_sub(scoreboard.row(row).last_beat()) < fresh;
+    children.any(|child| child.ready && child.row.is_none_or(moves))
 }
 
 /// `9,981`

@@ -12,11 +12,12 @@ use nix::unistd::Pid;
 use super::control::{Awaited, Control};
 use super::handover::Handover;
 use super::listeners::Listeners;
-use super::notify::Manager;
-use super::plan::{Plan, WorkerId};
+use super::notify::{Manager, Phase};
+use super::plan::{Event, Plan, WorkerId};
 use super::signals::{Blocked, Request, Signals};
+use super::status::somebody_moves;
 use super::upgrade::Upgrade;
-use super::{Child, LOOK_EVERY, Master, MasterError, patience};
+use super::{Child, LOOK_EVERY, Master, MasterError, patience, spawn};
 use crate::config::ctl::CtlCommand;
 use crate::config::{Config, Sources, Workers};
 use crate::ctl::message::{Answer, What};
@@ -43,12 +44,6 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         log::error!("master: the control socket was not handed over: {error}");
         Control::default()
     });
-    let loaded = load_at_last(&sources, handover, &mut signals, &mut control)?;
-    let Some(mut config) = loaded else {
-        return Ok(());
-    };
-    log::set_max_level(config.log_level);
-    control.settle_at(&config.control_socket);
     let not_handed = failed("what was handed over can't be taken");
     let listeners = Listeners::adopt(&handover.listeners).map_err(&not_handed)?;
     let (scoreboard, memory, shared) = adopt_scoreboard(handover)?;
@@ -73,6 +68,24 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
             },
         );
     }
+    let mut heirloom = Heirloom {
+        children,
+        scoreboard,
+        manager: Manager::find(),
+        dead: Vec::new(),
+    };
+    let loaded = load_at_last(
+        &sources,
+        handover,
+        &mut signals,
+        &mut control,
+        &mut heirloom,
+    )?;
+    let Some(mut config) = loaded else {
+        return Ok(());
+    };
+    log::set_max_level(config.log_level);
+    control.settle_at(&config.control_socket);
     // Until a worker of the new configuration serves, what there is stays: the reload that follows brings the rest.
     config.listen = listeners.asked();
     config.workers = Workers::Fixed(handover.plan.wanted());
@@ -94,7 +107,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         control,
         // The rows that the image before this one used are not known.
         rows_used: scoreboard::ROWS,
-        manager: Manager::find(),
+        manager: heirloom.manager,
         measured: (counted, now),
         rate: 0,
         look_at: now + LOOK_EVERY,
@@ -103,15 +116,54 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         scoreboard,
         memory,
         signals,
-        children,
+        children: heirloom.children,
         started: now.checked_sub(Duration::from_millis(age)).unwrap_or(now),
         upgrade: Upgrade::of(handover.program.clone().into()),
         upgraded_from: Some(handover.label.version.clone()),
     };
     // Who died when nobody listened.
-    let deaths = master.reap();
+    let mut deaths = heirloom.dead;
+    deaths.extend(master.reap());
     master.unite_tables();
     master.serve(deaths)
+}
+
+/// The shortest wait for the configuration.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// What has to be looked after while there is no configuration to go on with.
+struct Heirloom {
+    children: HashMap<WorkerId, Child>,
+    scoreboard: Scoreboard,
+    manager: Manager,
+    /// Workers that have died meanwhile, for the plan to hear of.
+    dead: Vec<Event>,
+}
+
+impl Heirloom {
+    /// Buries the dead, whose writes may have been told to nobody, and gives a sign of life while somebody serves.
+    fn look_after(&mut self) {
+        while let Some((pid, end)) = spawn::reap() {
+            let worker = self.children.values().find(|child| child.pid == pid);
+            let Some(worker) = worker.map(|child| child.worker) else {
+                continue;
+            };
+            if let Some(child) = self.children.remove(&worker) {
+                log::warn!(
+                    "master: worker {} (pid {pid}) ended with {end}, and is replaced when the configuration can be read",
+                    child.slot
+                );
+                if let Some(row) = child.row {
+                    self.scoreboard.settle_writes_of(self.scoreboard.row(row));
+                }
+            }
+            self.dead.push(Event::Died(worker));
+        }
+        let (children, scoreboard) = (&self.children, self.scoreboard);
+        self.manager.live(Instant::now(), |patience| {
+            somebody_moves(children.values(), scoreboard, patience)
+        });
+    }
 }
 
 /// Reads the configuration, which was good a moment ago when the check read it. If it no longer is, the old workers serve
@@ -121,6 +173,7 @@ fn load_at_last(
     handover: &Handover,
     signals: &mut Signals,
     control: &mut Control,
+    heirloom: &mut Heirloom,
 ) -> Result<Option<Config>, MasterError> {
     let mut told = false;
     loop {
@@ -145,10 +198,18 @@ fn load_at_last(
             // Who wait for a number of workers wait on: it comes next.
             control.begin(What::Reload);
             control.settle(&failed);
+            let status = format!(
+                "the old workers serve; the configuration has changed since the upgrade was checked: {error}"
+            );
+            heirloom.manager.tell(Phase::Ready, &status);
         }
+        heirloom.look_after();
         let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(control.fds());
-        let look = PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::MAX);
+        let due = heirloom.manager.next_due();
+        let sooner = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let look = sooner.unwrap_or(LOOK_EVERY).clamp(SHORTEST, LOOK_EVERY);
+        let look = PollTimeout::try_from(look).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, look) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
