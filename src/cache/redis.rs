@@ -73,6 +73,9 @@ pub struct Lookup {
     ticket: Option<Ticket>,
 }
 
+/// What the store answered of a shoe that a lookup missed.
+pub type Filling = (Arc<Lookup>, i32, Bytes);
+
 /// The right to fill, as of the moment before the store was asked.
 struct Ticket {
     epoch: Vec<u8>,
@@ -261,7 +264,7 @@ impl RedisCache {
 
     /// Fills what lookups missed with what the store answered since, all in one round trip. Each answer comes with its
     /// lookup; those of one lookup follow each other.
-    pub fn fill(&self, answers: &[(Arc<Lookup>, i32, Bytes)]) {
+    pub fn fill(&self, answers: &[Filling]) {
         let mut pipeline = redis::pipe();
         for group in answers.chunk_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other)) {
             if let Some(command) = self.filling(group) {
@@ -275,7 +278,7 @@ impl RedisCache {
     }
 
     /// What fills the answers of one lookup, as far as that has leases on them.
-    fn filling(&self, answers: &[(Arc<Lookup>, i32, Bytes)]) -> Option<redis::Cmd> {
+    fn filling(&self, answers: &[Filling]) -> Option<redis::Cmd> {
         let ticket = answers.first()?.0.ticket.as_ref()?;
         // Counted from the question: nothing in Redis is older than it may get.
         let left = self.ttl.checked_sub(ticket.begun.elapsed())?;

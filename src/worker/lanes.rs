@@ -21,7 +21,7 @@ use super::queue::{
 use super::share::Share;
 use super::waiter::Pending;
 use crate::app::{Failure, images};
-use crate::cache::redis::{Lookup, RedisCache};
+use crate::cache::redis::{Filling, RedisCache};
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::{Intent, Row};
 use crate::store::{Change, Deadline, Fence, Store, StoreError};
@@ -312,16 +312,33 @@ impl Lanes {
             self.wait_for_share(number);
             match self.next_task() {
                 Task::Probe => self.probe(),
-                Task::Batch(batch) => {
-                    let kind = batch.kind();
-                    if let Some(under_way) = batch.under_way() {
-                        lock(&self.under_way)[number] = At::Call(under_way);
-                    }
-                    self.perform(number, batch);
-                    lock(&self.under_way)[number] = At::Rest;
-                    lock(&self.queues).ended(kind);
-                }
+                Task::Batch(batch) => self.carry_out(number, batch),
             }
+        }
+    }
+
+    /// Answers a batch, and then does what nobody waits for.
+    fn carry_out(&self, number: usize, batch: Batch) {
+        let kind = batch.kind();
+        if let Some(under_way) = batch.under_way() {
+            lock(&self.under_way)[number] = At::Call(under_way);
+        }
+        let fills = self.perform(number, batch);
+        lock(&self.under_way)[number] = At::Rest;
+        let mut queues = lock(&self.queues);
+        queues.ended(kind);
+        if fills.is_empty() {
+            return;
+        }
+        // What waited for the end of this call is another lane's.
+        let due = self.is_due(&queues);
+        drop(queues);
+        if due {
+            self.waiting.notify_one();
+        }
+        if let Some(redis) = &self.redis {
+            // A panic costs a fill and not the lane, as in `guard`.
+            let _ = catch_unwind(AssertUnwindSafe(|| redis.fill(&fills)));
         }
     }
 
@@ -404,13 +421,14 @@ impl Lanes {
         self.waiting.notify_one();
     }
 
-    fn perform(&self, number: usize, batch: Batch) {
+    /// Answers a batch; what Redis is to be filled with.
+    fn perform(&self, number: usize, batch: Batch) -> Vec<Filling> {
         match batch {
             Batch::Lookups(jobs) => self.wake_with(jobs, Err(Failure::Overloaded)),
-            Batch::Shoes(jobs) => self.load(jobs),
+            Batch::Shoes(jobs) => return self.load(jobs),
             Batch::Rows(jobs) => {
                 let Some(deadline) = jobs.first().map(|job| job.deadline) else {
-                    return;
+                    return Vec::new();
                 };
                 let ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
                 let found = self.timed(Kind::Rows, ids.len(), || self.find_rows(&ids, deadline));
@@ -418,13 +436,14 @@ impl Lanes {
             }
             Batch::Pings(jobs) => {
                 let Some(deadline) = jobs.first().map(|job| job.deadline) else {
-                    return;
+                    return Vec::new();
                 };
                 let pong = self.guard(|| self.heed(self.store.ping(deadline)));
                 self.wake_with(jobs, pong);
             }
             Batch::Writes(jobs) => self.write(number, jobs),
         }
+        Vec::new()
     }
 
     /// Answers each job with its part of what was found, in order; or all with the failure.
@@ -527,10 +546,10 @@ impl Lanes {
         self.wake(woken.into_iter());
     }
 
-    /// Answers a batch of shoes from the store, and fills Redis with what it had not.
-    fn load(&self, jobs: Vec<ShoeJob>) {
+    /// Answers a batch of shoes from the store; what Redis is to be filled with.
+    fn load(&self, jobs: Vec<ShoeJob>) -> Vec<Filling> {
         let Some(deadline) = jobs.first().map(|job| job.deadline) else {
-            return;
+            return Vec::new();
         };
         let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question.shoe_id).collect();
         let loaded = self.timed(Kind::Shoes, shoe_ids.len(), || {
@@ -542,10 +561,7 @@ impl Lanes {
         };
         // Whoever waits does so for the store alone.
         self.deal(jobs, loaded);
-        if let Some(redis) = &self.redis {
-            // A panic costs a fill and not the lane, as in `guard`.
-            let _ = catch_unwind(AssertUnwindSafe(|| redis.fill(&fills)));
-        }
+        fills
     }
 
     fn find_rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<Bytes>>, StoreError> {
@@ -647,7 +663,7 @@ impl Lanes {
 }
 
 /// What Redis is filled with: the answers to those whose lookups missed.
-fn answers_to_lookups(jobs: &[ShoeJob], loaded: &[Bytes]) -> Vec<(Arc<Lookup>, i32, Bytes)> {
+fn answers_to_lookups(jobs: &[ShoeJob], loaded: &[Bytes]) -> Vec<Filling> {
     let answered = jobs.iter().map(|job| &job.question).zip(loaded);
     answered
         .filter_map(|(missing, json)| {
