@@ -158,7 +158,7 @@ fn a_question_that_is_given_up_ends_in_the_database_too() {
     let server = backend
         .canvas()
         .workers(1)
-        .args(["--request-timeout", "1s"])
+        .args(["--request-timeout", "4s"])
         .start();
     server.get(&list_target(1)).expect(200);
     let mut locker = database(&backend).connect();
