@@ -26,6 +26,9 @@ pub(crate) const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 /// network that swallowed more of them holds nobody up after it is back.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// How often a connection is tried again that was cut before it was of use.
+const TRIES_AFTER_A_CUT: usize = 3;
+
 /// For how long a server that was silent is tried after the others.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 
@@ -126,12 +129,15 @@ impl Connector {
         let mut first_refusal = None;
         for mode in modes {
             let attempt = || self.attempt(self.config(server, *mode), wanted, deadline);
-            // What cut one connection before it was of use, a failover or a firewall, cuts the next one rarely; and a
+            // What cut one connection before it was of use, a failover or a firewall, cuts the next ones rarely; and a
             // failure here would keep all lanes out for a while.
-            let outcome = match attempt() {
-                Err(refusal) if refusal.was_cut && !deadline.passed() => attempt(),
-                outcome => outcome,
-            };
+            let mut outcome = attempt();
+            for _ in 0..TRIES_AFTER_A_CUT {
+                match &outcome {
+                    Err(refusal) if refusal.was_cut && !deadline.passed() => outcome = attempt(),
+                    _ => break,
+                }
+            }
             match outcome {
                 Ok(session) => return Ok(session),
                 Err(refusal) => {

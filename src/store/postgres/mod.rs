@@ -2,7 +2,7 @@
 //! [`super::open`]; nothing is connected before the first call.
 //!
 //! A pooled connection may be dead without our knowing, after a restart or a fail-over. A read that finds
-//! its connection dead is asked once more on a fresh one; a write never is, but it looks first whether the
+//! its connection dead is asked again on a fresh one; a write never is, but it looks first whether the
 //! server has hung up. One dead connection condemns all older ones (the *epoch*), so that a restart
 //! costs one retry and not one a connection; and so does a ping that is not answered in time.
 
@@ -61,6 +61,9 @@ const DELETE: &str = "DELETE FROM shoe_images WHERE id = $1 RETURNING shoe_id";
 /// the server answer "committed" to what the standby may not have.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const PING: &str = "SELECT 1 FROM shoe_images LIMIT 0";
+
+/// How often a read is asked: a network that cuts connections may cut the second one, too.
+const READ_TRIES: usize = 3;
 
 /// How long before its caller's deadline the server gives a statement of a write up.
 const MARGIN: Duration = Duration::from_millis(50);
@@ -130,29 +133,29 @@ impl PostgresStore {
         self.epoch.fetch_max(session.epoch() + 1, Ordering::AcqRel);
     }
 
-    /// One query outside of a transaction; asked again on a fresh connection if its own was dead or stale.
+    /// One query outside of a transaction; asked again on a fresh connection, twice at most, if its own was dead or stale.
     fn read<T>(
         &self,
         deadline: Deadline,
         query: impl AsyncFn(&Client, &mut Statements) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let mut session = self.checkout(deadline)?;
-        let error = match session.run(deadline, &query) {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        let dead = matches!(error, CallError::Lost(_));
-        if !dead && !error::is_stale(&error) {
-            return Err(store_error(error));
+        let mut tries = READ_TRIES;
+        loop {
+            tries -= 1;
+            let mut session = self.checkout(deadline)?;
+            let error = match session.run(deadline, &query) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let dead = matches!(error, CallError::Lost(_));
+            if tries == 0 || (!dead && !error::is_stale(&error)) {
+                return Err(store_error(error));
+            }
+            session.give_up();
+            if dead {
+                self.condemn(&session);
+            }
         }
-        session.give_up();
-        if dead {
-            self.condemn(&session);
-        }
-        drop(session);
-        self.checkout(deadline)?
-            .run(deadline, &query)
-            .map_err(store_error)
     }
 
     /// One transaction. `work` answers with the value and the shoes that the commit touches, or `None` if
