@@ -45,10 +45,12 @@ class Kind:
     # This server only: where rows are (sqlite: the demo catalogue; sqlite-rows: as many as asked for), and whether its own cache is on.
     database: str = "postgres"
     l1: bool = True
+    arguments: tuple = ()
 
 
 KINDS = {
     "ours-sqlite": Kind("canvas-cluster, SQLite", "ours", database="sqlite"),
+    "ours-sqlite-unfiltered": Kind("canvas-cluster, --seccomp=false", "ours", database="sqlite", arguments=("--seccomp=false",)),
     "ours-sqlite-uncached": Kind("canvas-cluster, SQLite, no cache", "ours", database="sqlite-rows", l1=False),
     "ours": Kind("canvas-cluster", "ours"),
     "ours-uncached": Kind("canvas-cluster, no cache", "ours", l1=False),
@@ -249,7 +251,7 @@ class Field:
             env["CANVAS_REDIS_URL"] = f"redis://127.0.0.1:{self._redis_port}/1"
         if not what.l1:
             command += ["--l1-bytes", "0"]
-        return command, env
+        return [*command, *what.arguments], env
 
     def _peer(self, what, workers, port):
         env = {**os.environ, "PEER_LISTEN": f"127.0.0.1:{port}", "PEER_WORKERS": str(workers), "DATABASE_URL": self.url(),
