@@ -77,7 +77,9 @@ def main():
 def measure(layout, results, asked):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, end)
-    signal.alarm(QUICK_LIMIT if asked.quick else LIMIT)
+    limit = QUICK_LIMIT if asked.quick else LIMIT
+    signal.alarm(limit)
+    until = time.monotonic() + limit
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     chosen = [experiment for experiment in experiments.RUN if not asked.only or experiment.NAME in asked.only]
@@ -88,7 +90,7 @@ def measure(layout, results, asked):
     try:
         environment = machine.environment(layout)
         with Field(layout, rows, sqlite_rows) as field:
-            bench = Bench(field, Generators(layout.tools, layout.python, field.folder), asked.quick, layout)
+            bench = Bench(field, Generators(layout.tools, layout.python, field.folder), asked.quick, layout, until)
             for experiment in chosen:
                 if not conduct(experiment, bench, results, environment):
                     failed.append(experiment.NAME)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import time
 
 from . import stats
 from .field import Field
@@ -19,6 +20,8 @@ class Bench:
     generators: Generators
     quick: bool
     layout: Layout
+    # The moment (monotonic) when the whole run ends.
+    until: float = float("inf")
     # Called with what is known so far, to be kept if the rest fails.
     keep: object = lambda data: None
     # Called with a line that tells how far it is.
@@ -34,6 +37,11 @@ class Bench:
     def rounds(self, full_budget, quick_budget, most=5, quick_most=3):
         """At least five rounds in the full run, while the budget (seconds) lasts."""
         return stats.Rounds(self.pick(most, quick_most), self.pick(full_budget, quick_budget))
+
+    @property
+    def left(self):
+        """Seconds until the whole run ends."""
+        return self.until - time.monotonic()
 
     @property
     def shoes(self):

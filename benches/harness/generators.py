@@ -54,7 +54,7 @@ class Generators:
         from the moment when a request should have been sent. What could not be sent at all because every connection waited
         is `asked` and not `sent`. `begin` is called with the running program, to do something meanwhile."""
         command = [
-            self.oha_path, "--no-tui", "--output-format", "json", "-z", f"{seconds}s", "-w", "-q", rate, "--latency-correction",
+            self.oha_path, "--no-tui", "--output-format", "json", "-z", f"{round(seconds * 1000)}ms", "-w", "-q", rate, "--latency-correction",
             "-c", connections or connections_for(rate), "-t", f"{TIMEOUT}s", "--redirect", "0"]
         if bodies:
             command += ["-m", "POST", "-T", "application/json", "-Z", self.writes(bodies), f"{base}/api/images/"]

@@ -56,14 +56,14 @@ def search(bench, server, method, seconds, start, samples, number, steps):
 
 
 def run(bench):
-    seconds = bench.pick(2, 1)
+    seconds = 1
     samples, found = [], []
     for method, kinds in FIELDS:
         servers = [bench.field.start(kind, bench.cores) for kind in kinds]
         bench.warm_up(*servers)
         # A closed loop tells about where it will be.
         starts = {server.kind: bench.capacity(server, method) * 0.8 for server in servers}
-        for number in bench.rounds(200, 22, quick_most=1):
+        for number in bench.rounds(110, 22, quick_most=1):
             for server in servers:
                 # The first round walks far, the others begin where the one before has ended.
                 steps = STEPS if number == 0 else 3

@@ -12,13 +12,13 @@ KINDS = ["ours-sqlite", "ours", "ours-redis", "nginx", "actix", "actix-redis", "
 
 def run(bench):
     samples = []
-    for number in bench.rounds(120, 40):
+    for number in bench.rounds(150, 40):
         for kind in KINDS:
             with stats.Watch() as watch:
                 server = bench.field.start(kind, bench.cores)
             with server:
                 first = server.memory()
-                bench.hot(bench.pick(2, 1))(server)
+                bench.hot(1)(server)
                 after = server.memory()
             samples.append({"server": kind, "round": number, "ms": server.first_answer * 1000, "rss": first["rss"], "pss": first["pss"],
                             "pss_after": after["pss"], "seen": watch.seen})

@@ -24,7 +24,7 @@ COLUMNS = "shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2"
 
 
 def run(bench):
-    seconds = bench.pick(4, 2)
+    seconds = bench.pick(3, 2)
     servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
     chance = random.Random(1)
     shoes = [chance.randrange(1, bench.field.rows + 1) for _ in range(ASKED)]

@@ -16,14 +16,14 @@ CONNECTIONS = 2000
 
 
 def run(bench):
-    seconds = bench.pick(3, 1)
+    seconds = bench.pick(2, 1)
     samples, capacities = [], {}
     servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
     bench.warm_up(*servers)
     for server in servers:
         for method in ("GET", "POST"):
             capacities[f"{server.kind} {method}"] = bench.capacity(server, method, bench.pick(3, 1))
-    for number in bench.rounds(420, 90, most=5, quick_most=1):
+    for number in bench.rounds(380, 90, most=5, quick_most=1):
         for method in ("GET", "POST"):
             for factor in FACTORS:
                 for server in servers:
