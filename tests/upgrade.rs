@@ -14,6 +14,7 @@ use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
 use crate::support::process::{alive, children, command_line, signal};
 use crate::support::shoes::{create, draft, list_target, put};
+use crate::support::sockets::{socket_inodes, watched_inodes};
 use crate::support::{Backend, Canvas, PATIENCE, Server, alone, over_both_stores, wait_until};
 
 over_both_stores!(
@@ -147,7 +148,13 @@ fn old_and_new_workers_share_one_table(backend: &Backend) {
         let length = server.log_length();
         server.signal(Signal::SIGUSR2);
         server.wait_for_line_after(length, REPLACED);
-        // The old workers accept no more, and wait for what their clients may ask yet.
+        // The old workers accept no more once they have heard of it, and wait for what their clients may ask yet.
+        let listeners = socket_inodes(server.master());
+        for worker in &old_workers {
+            wait_until(PATIENCE, "an old worker to leave its listeners", || {
+                watched_inodes(*worker).is_disjoint(&listeners)
+            });
+        }
         let mut new: Vec<Client> = (0..8).map(|_| server.connect()).collect();
         for client in &mut new {
             assert_eq!(shown(client), "first");
