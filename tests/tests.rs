@@ -28,6 +28,7 @@
 //! - `proxies`: whom a server behind a proxy takes for its client.
 //! - `relief`: a worker that is told to finish by a signal of its own.
 //! - `reload`: SIGHUP, and no client notices.
+//! - `report`: README claims nothing that was not measured.
 //! - `sabotage`: the checker notices a server that is broken on purpose, and the master a loop that stands still (feature
 //!   `sabotage` only).
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
@@ -72,6 +73,7 @@ mod processes;
 mod proxies;
 mod relief;
 mod reload;
+mod report;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod secrets;

@@ -71,7 +71,9 @@ def write_script(field, name, statements):
 def command_line(field, script, count):
     """Statements a second."""
     begun = time.monotonic()
-    out = processes.run(["sh", "-c", f"sqlite3 -bail '{field.sqlite()}' <'{script}' | wc -l"], PATIENCE)
+    # What the server's last clients have asked for may still be under way, and hold the lock.
+    out = processes.run(
+        ["bash", "-c", f"set -o pipefail; sqlite3 -bail -cmd '.timeout 10000' '{field.sqlite()}' <'{script}' | wc -l"], PATIENCE)
     seconds = time.monotonic() - begun
     # The journal's mode is a line, too.
     if not re.fullmatch(rf"\s*{count + 1}\s*", out):
