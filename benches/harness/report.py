@@ -49,7 +49,8 @@ def claims(results):
     data = done(results, reload)
     if data:
         lost = reload.lost(data)
-        said.append(f"While the server is reloaded four times a second, p99 is {words.ranged(reload.ratio(data))} times the quiet one, and "
+        quiet, reloading = (words.ranged(reload.p99(data, state)) for state in ("quiet", "reloading"))
+        said.append(f"While all workers are replaced four times a second, p99 is {reloading} ms instead of {quiet} ms, and "
                     f"{'no request' if lost == 0 else lost} failed.")
     data = done(results, seeding)
     if data:

@@ -54,6 +54,10 @@ def ratio(data, kind="ours"):
     return stats.ratios(p99["reloading"], p99["quiet"])
 
 
+def p99(data, state, kind="ours"):
+    return stats.spread([s["p99"] for s in data["samples"] if s["server"] == kind and s["state"] == state])
+
+
 def lost(data, kind="ours"):
     return sum(sum(s["errors"].values()) for s in data["samples"] if s["server"] == kind)
 
