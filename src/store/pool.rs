@@ -12,11 +12,11 @@ use super::{Deadline, StoreError};
 
 /// The pause after a first failed attempt; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 /// How long a probe may hang before it keeps no other from trying.
 const NEXT_PROBE: Duration = Duration::from_millis(700);
 /// r2d2 retries at half of this at the latest. Its callers never wait by it: they bring their deadline.
-const R2D2_TIMEOUT: Duration = Duration::from_millis(500);
+const R2D2_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Lets attempts to connect through, or holds them back after a failure.
 pub(super) struct Gate {
