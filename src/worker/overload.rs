@@ -130,11 +130,10 @@ impl Shedder {
 /// How long a full batch should take at most: what is asked along with others waits for all of them.
 const LONG: Duration = Duration::from_millis(25);
 
-/// What batches may take beyond their part of the time of larger ones, or too much is lost by making them smaller: of half the
-/// size 0.57 of the time.
-const LOSS: f64 = 0.07;
+/// What part of the time batches of half the size may take, or too much is lost by halving them.
+const WORTH: f64 = 0.57;
 
-/// Batches that are looked at before the size changes; fewer if they take the time of so many long ones.
+/// Full batches that are looked at before the size changes; fewer if they take the time of so many long ones.
 const SAMPLES: u32 = 4;
 
 /// How long a size is left alone after a smaller one gained nothing; doubled each time, up to the longest.
@@ -149,9 +148,8 @@ pub struct BatchSize {
     limit: usize,
     samples: u32,
     sum: Duration,
-    jobs: usize,
-    /// The mean time and size of batches at twice this limit, while this one is on trial.
-    trial: Option<(Duration, f64)>,
+    /// The mean time of batches of twice this size, while this one is on trial.
+    trial: Option<Duration>,
     hold: Duration,
     held_until: Option<Instant>,
 }
@@ -162,7 +160,6 @@ impl Default for BatchSize {
             limit: BATCH,
             samples: 0,
             sum: Duration::ZERO,
-            jobs: 0,
             trial: None,
             hold: FIRST_HOLD,
             held_until: None,
@@ -178,29 +175,27 @@ impl BatchSize {
 
     /// Notes that a call of `count` jobs took this long.
     pub fn note(&mut self, now: Instant, count: usize, took: Duration) {
-        // A much smaller one tells little of full ones, and a larger one began before the size changed.
-        if count * 2 < self.limit || count > self.limit {
+        // A smaller one tells nothing of full ones, and a larger one began before the size changed.
+        if count != self.limit {
             return;
         }
         self.samples += 1;
         self.sum += took;
-        self.jobs += count;
         if self.samples < SAMPLES && self.sum < LONG * SAMPLES {
             return;
         }
         let mean = self.sum / self.samples;
-        let size = self.jobs as f64 / f64::from(self.samples);
-        (self.samples, self.sum, self.jobs) = (0, Duration::ZERO, 0);
+        (self.samples, self.sum) = (0, Duration::ZERO);
         let held = self.held_until.is_some_and(|until| now < until);
         match self.trial.take() {
-            Some((before, larger)) if mean > before.mul_f64(size / larger + LOSS) => {
+            Some(before) if mean > before.mul_f64(WORTH) => {
                 self.limit = (self.limit * 2).min(BATCH);
                 self.held_until = Some(now + self.hold);
                 self.hold = LONGEST_HOLD.min(self.hold * 2);
             }
             Some(_) => self.hold = FIRST_HOLD,
             None if mean > LONG && self.limit > SMALLEST_BATCH && !held => {
-                self.trial = Some((mean, size));
+                self.trial = Some(mean);
                 self.limit = (self.limit / 2).max(SMALLEST_BATCH);
             }
             None if mean < LONG / 3 => self.limit = (self.limit + self.limit / 4).min(BATCH),

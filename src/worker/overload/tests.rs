@@ -305,25 +305,3 @@ proptest! {
         prop_assert_eq!(world.refused_at_once, refused);
     }
 }
-
-/// Two hundred clients never filled a batch of 128, so it never got smaller, and each of them waited half a second for two of them.
-#[test]
-fn batches_that_are_not_quite_full_teach_as_well() {
-    let (mut size, mut now) = (BatchSize::default(), Instant::now());
-    let a_job = Duration::from_millis(5);
-    for _ in 0..100 {
-        let count = size.limit().min(100);
-        let took = a_job * count as u32;
-        now += took;
-        size.note(now, count, took);
-    }
-    assert_eq!(size.limit(), SMALLEST_BATCH);
-    // Where each call costs the same, they don't.
-    let mut size = BatchSize::default();
-    for _ in 0..100 {
-        let took = Duration::from_millis(60);
-        now += took;
-        size.note(now, size.limit().min(100), took);
-    }
-    assert!(size.limit() >= BATCH / 2, "{}", size.limit());
-}
