@@ -41,9 +41,7 @@ impl Backing {
         self.flights.end(shoe_id, &waiter);
         Ok((answer?, Some(stamp)))
     }
-}
 
-impl Backing {
     /// The answer while the database gives none: what was kept, if its time has not been over for long.
     fn outlast(&self, shoe_id: i32, failure: Failure) -> Result<Arc<Page>, Failure> {
         let away = matches!(&failure, Failure::Store(error)
