@@ -1,7 +1,8 @@
 """Generators of load: oha for a constant rate, wrk for as much as goes, k6 as the seed used it. Each answers with the same words:
 
 `asked` and `sent` requests, `ok` answers (2xx), `errors` by their kind, `rate` of ok answers a second, and latencies `p50`, `p90`,
-`p99`, `p999`, `max` in milliseconds. `command` is what was run.
+`p99`, `p999`, `max` in milliseconds. `command` is what was run. oha tells some of that of ok answers (`ok_p50`, `ok_p99`) and of all
+others (`refused_p50`, `refused_p99`) by themselves too; None where there were none.
 """
 
 import json
@@ -55,7 +56,7 @@ class Generators:
         is `asked` and not `sent`. `begin` is called with the running program, to do something meanwhile."""
         command = [
             self.oha_path, "--no-tui", "--output-format", "json", "-z", f"{round(seconds * 1000)}ms", "-w", "-q", rate, "--latency-correction",
-            "-c", connections or connections_for(rate), "-t", f"{TIMEOUT}s", "--redirect", "0"]
+            "--stats-success-breakdown", "-c", connections or connections_for(rate), "-t", f"{TIMEOUT}s", "--redirect", "0"]
         if bodies:
             command += ["-m", "POST", "-T", "application/json", "-Z", self.writes(bodies), f"{base}/api/images/"]
         else:
@@ -67,12 +68,15 @@ class Generators:
         failed.update({status: count for status, count in statuses.items() if not status.startswith("2")})
         ok = sum(count for status, count in statuses.items() if status.startswith("2"))
         percentiles = {key: (value or 0) * 1000 for key, value in answer["latencyPercentiles"].items()}
+        apart = {f"{name}_{key}": value and value * 1000
+                 for name, which in (("ok", "Successful"), ("refused", "NotSuccessful"))
+                 for key, value in answer[f"latencyPercentiles{which}"].items() if key in ("p50", "p99")}
         asked = max(1, round(rate * seconds))
         return {
             "asked": asked, "sent": ok + sum(failed.values()), "ok": ok, "errors": failed,
             "rate": ok / max(answer["summary"]["total"], 1e-9),
             "p50": percentiles["p50"], "p90": percentiles["p90"], "p99": percentiles["p99"], "p999": percentiles["p99.9"],
-            "max": (answer["summary"]["slowest"] or 0) * 1000, "command": shown(command)}
+            "max": (answer["summary"]["slowest"] or 0) * 1000, **apart, "command": shown(command)}
 
     def wrk(self, base, seconds, *, shoes=None, bodies=None, connections=64, close=False, cpus=None):
         """As much as goes, each connection sending its next request when it has its answer (closed loop)."""

@@ -22,7 +22,7 @@ def run(bench):
     servers = [bench.field.start(kind, max(2, bench.cores)) for kind in KINDS]
     bench.warm_up(*servers)
     samples = []
-    for number in bench.rounds(150, 45):
+    for number in bench.rounds(260, 45):
         for server in servers:
             kills = []
 

@@ -39,20 +39,23 @@ def run(bench):
 def text(data):
     parts = [f"A constant rate of so many times what the server answers at most when asked in a closed loop (its capacity), from "
              f"{CONNECTIONS:,} connections, without a cache. *Goodput* is answers of 2xx a second; latencies count from when a request "
-             "should have been sent. What the generator could not send, since all connections waited for answers or the processors "
-             "had no time for it, is in *not sent*."]
+             "should have been sent, apart for what was answered and for what was refused; so they hold what the generator itself "
+             "was late. What it could not send, since all connections waited for answers or the processors had no time for it, "
+             "is in *not sent*."]
     for method in ("GET", "POST"):
         rows = []
         for (kind, factor), mine in group([s for s in data["samples"] if s["method"] == method], "server", "factor").items():
             asked = sum(s["asked"] for s in mine)
             sent = sum(s["sent"] for s in mine)
             rows.append([label(kind), f"{factor:g}", words.number(mine[0]["asked_rate"]), words.ranged(spread(mine, "rate")),
-                         words.middle(spread(mine, "p50")), words.middle(spread(mine, "p99")),
+                         words.middle(spread(mine, "ok_p50")), words.middle(spread(mine, "ok_p99")),
+                         words.middle(spread(mine, "refused_p50")), words.middle(spread(mine, "refused_p99")),
                          words.percent(sum(sum(s["errors"].values()) for s in mine) / max(1, sent)),
                          words.percent(max(0, asked - sent) / asked)])
         rows.sort(key=lambda row: [label(kind) for kind in KINDS].index(row[0]))
         parts.append(words.table(
-            [method, "times capacity", "asked a second", "goodput", "p50 ms", "p99 ms", "refused or failed", "not sent"], rows))
+            [method, "times capacity", "asked a second", "goodput", "p50 ms", "p99 ms", "refused: p50 ms", "p99 ms",
+             "refused or failed", "not sent"], rows))
     return "\n\n".join(parts)
 
 
