@@ -322,7 +322,7 @@ fn a_worker_opens_no_more_connections_than_its_part() {
     let clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
     let mut opened = || -> i64 {
         let own = "SELECT count(*) FROM pg_stat_activity \
-            WHERE datname = current_database() AND application_name = 'canvas-cluster'";
+            WHERE datname = current_database() AND application_name LIKE 'canvas-cluster/%'";
         watcher.query_one(own, &[]).expect("a count").get(0)
     };
     // Two lanes and the one that hears.

@@ -225,7 +225,8 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     }
     let redis = redis.map(Arc::new);
     if config.database_notify {
-        let listener = store::listen(&database_url(config)?).map_err(|error| error.to_string())?;
+        let listener =
+            store::listen(&database_url(config, slot)?).map_err(|error| error.to_string())?;
         match listener {
             Some(listener) => {
                 hearing::start(listener, redis.clone(), scoreboard, slot == 0)
@@ -239,7 +240,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let generations = scoreboard.generations();
     let l1 = L1::new(config.l1_bytes, config.l1_ttl, generations, trust);
     let lanes = Arc::new(Lanes::new(
-        open_store(config)?,
+        open_store(config, slot)?,
         redis,
         row,
         config.request_timeout,
@@ -391,17 +392,23 @@ fn finish_signals() -> io::Result<SignalFd> {
     )?)
 }
 
-fn database_url(config: &Config) -> Result<DatabaseUrl, String> {
+/// The database of the configuration, as this worker names itself to it.
+fn database_url(config: &Config, slot: usize) -> Result<DatabaseUrl, String> {
     match &config.database {
         Database::Embedded { path } => Ok(DatabaseUrl::Sqlite(path.clone())),
         Database::Url(url) => {
-            DatabaseUrl::parse(url.expose()).map_err(|error| format!("database_url: {error}"))
+            let mut url = DatabaseUrl::parse(url.expose())
+                .map_err(|error| format!("database_url: {error}"))?;
+            if let DatabaseUrl::Postgres(url) = &mut url {
+                url.name_worker(slot);
+            }
+            Ok(url)
         }
     }
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, String> {
-    let url = database_url(config)?;
+fn open_store(config: &Config, slot: usize) -> Result<Arc<dyn Store>, String> {
+    let url = database_url(config, slot)?;
     let pool = PoolOptions {
         max_size: u32::try_from(config.lanes).unwrap_or(u32::MAX),
         // A patient server is patient with connections, too.

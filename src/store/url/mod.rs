@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::schema::SERVER_NAME;
 use crate::config::Secret;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -99,6 +100,15 @@ pub struct PostgresUrl {
     pub keepalives_count: u32,
     /// The longest that sent bytes may stay unacknowledged before TCP gives the connection up.
     pub tcp_user_timeout: Duration,
+}
+
+impl PostgresUrl {
+    /// Tells the connections of a worker apart in pg_stat_activity, unless the URL gives them a name of its own.
+    pub fn name_worker(&mut self, slot: usize) {
+        if self.application_name == SERVER_NAME {
+            self.application_name = format!("{SERVER_NAME}/{slot}");
+        }
+    }
 }
 
 /// One server of a [`PostgresUrl`].

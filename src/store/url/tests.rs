@@ -74,6 +74,9 @@ fn everything_in_a_postgres_url() {
     assert_eq!(url.sslrootcert, RootCert::File("/ca.pem".into()));
     assert_eq!(url.connect_timeout, Some(Duration::from_secs(3)));
     assert_eq!(url.application_name, "x");
+    let mut worker = url.clone();
+    worker.name_worker(3);
+    assert_eq!(worker.application_name, "x");
     assert_eq!(url.options.as_deref(), Some("-c geqo=off"));
     assert_eq!(url.target_session_attrs, TargetSession::ReadWrite);
     assert_eq!(url.tcp_user_timeout, Duration::from_millis(1500));
@@ -96,6 +99,9 @@ fn defaults_and_the_other_forms() {
         }]
     );
     assert_eq!(url.application_name, "canvas-cluster");
+    let mut worker = url.clone();
+    worker.name_worker(3);
+    assert_eq!(worker.application_name, "canvas-cluster/3");
     assert_eq!(url.sslmode, SslMode::Prefer);
 
     let bare = postgres_url("postgres://\n");
