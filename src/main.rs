@@ -5,8 +5,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use canvas_cluster::config::{
-    self, Config, Database, EXIT_UNMET, EXIT_USAGE, Fill, Mode, SeedOptions, Sources, Tune,
-    ctl::Ctl,
+    self, Config, Database, EXIT_UNMET, EXIT_USAGE, Fill, LogFormat, Mode, SeedOptions, Sources,
+    Tune, ctl::Ctl,
 };
 use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
@@ -49,18 +49,22 @@ fn main() -> ExitCode {
         return control(&sources, call);
     }
     if let Arrival::TakeOver(handover) = arrival {
-        logging::start(log::LevelFilter::Info);
+        logging::start(log::LevelFilter::Info, sources.log_format());
         return conclude(
             master::take_over(sources, &handover)
                 .map_err(|error| Failure(EXIT_SYSTEM, error.to_string())),
         );
     }
     let checks = matches!(arrival, Arrival::Check(_));
+    if checks {
+        // What is wrong with the configuration stands in the log of the server that asks.
+        logging::start(log::LevelFilter::Info, sources.log_format());
+    }
     let loaded = sources
         .load()
         .map_err(|error| Failure(EXIT_USAGE, error.to_string()));
     let done = loaded.and_then(|config| {
-        logging::start(config.log_level);
+        logging::start(config.log_level, log_format(&mode, &config));
         if let Err(error) = scrubbed {
             log::warn!("a secret on the command line can't be hidden from `ps`: {error}; pass it by environment or file");
         }
@@ -71,6 +75,15 @@ fn main() -> ExitCode {
         run(mode, sources, config)
     });
     conclude(done.or_else(|failure| decline(&shown, failure)))
+}
+
+/// How a mode's log is written: what a command says is for whoever has called it, unless they want it otherwise.
+fn log_format(mode: &Mode, config: &Config) -> LogFormat {
+    match (mode, config.log_format) {
+        (Mode::Serve, format) => format,
+        (_, LogFormat::Auto) => LogFormat::Text,
+        (_, format) => format,
+    }
 }
 
 /// Tells the master that wants to become this image why it may not, if one has asked.
@@ -84,9 +97,12 @@ fn decline(shown: &[OsString], failure: Failure) -> Result<(), Failure> {
 /// The exit code of what was done; tells why it failed.
 fn conclude(result: Result<(), Failure>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::finish();
+            ExitCode::SUCCESS
+        }
         Err(Failure(code, why)) => {
-            eprintln!("canvas-cluster: {why}");
+            logging::give_up(&why);
             ExitCode::from(code)
         }
     }

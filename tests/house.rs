@@ -42,7 +42,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ctl", &["config"]),
     (
         "master",
-        &["config", "sys", "scoreboard", "tune", "worker", "ctl"],
+        &[
+            "config",
+            "sys",
+            "logging",
+            "scoreboard",
+            "tune",
+            "worker",
+            "ctl",
+        ],
     ),
     ("seed", &["config", "sys", "store"]),
 ];

@@ -18,6 +18,7 @@
 //! - `house`: rooms call only the rooms that they may, and `unsafe` stays in its file.
 //! - `lanes`: what a worker asks its stores for: once, together, and not for ever.
 //! - `last_words`: a worker that is aborted or crashes tells where it stood.
+//! - `logging`: the log's formats, slow requests, traces in logs and in SQL, and `Server-Timing`.
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
 //! - `networks`: what lies between the server and its database breaks; no write is lost or made twice.
 //! - `outages`: PostgreSQL and Redis go and come back.
@@ -63,6 +64,7 @@ mod house;
 mod lanes;
 mod last_words;
 mod limits;
+mod logging;
 mod manners;
 mod networks;
 mod outages;

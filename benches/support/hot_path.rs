@@ -10,9 +10,9 @@ use canvas_cluster::app::manners::{Manners, Page};
 use canvas_cluster::app::routes::{App, WriteRule};
 use canvas_cluster::app::{Backend, Failure};
 use canvas_cluster::cache::l1::{Found, L1, Trust};
+use canvas_cluster::http::context::Context;
 use canvas_cluster::http::head::{self, Scanner};
 use canvas_cluster::http::limits::Limits;
-use canvas_cluster::http::request_id::RequestId;
 use canvas_cluster::http::response::{Framing, Persistence};
 use canvas_cluster::http::service::Service;
 use canvas_cluster::scoreboard::Scoreboard;
@@ -62,7 +62,12 @@ pub struct Shelf {
 }
 
 impl Backend for Shelf {
-    fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure> {
+    fn shoe(
+        &self,
+        shoe_id: i32,
+        page: &dyn Fn(Bytes) -> Page,
+        _: &Context,
+    ) -> Result<Arc<Page>, Failure> {
         let stamp = match self.l1.find(shoe_id, 0) {
             Found::Answer(page) => return Ok(page),
             Found::Nothing(stamp) => stamp,
@@ -74,23 +79,23 @@ impl Backend for Shelf {
         Ok(page)
     }
 
-    fn row(&self, _: i32) -> Result<Option<Bytes>, Failure> {
+    fn row(&self, _: i32, _: &Context) -> Result<Option<Bytes>, Failure> {
         Ok(None)
     }
 
-    fn insert(&self, _: Draft) -> Result<ShoeImages, Failure> {
+    fn insert(&self, _: Draft, _: &Context) -> Result<ShoeImages, Failure> {
         Err(Failure::Overloaded)
     }
 
-    fn replace(&self, _: i32, _: Draft) -> Result<Option<ShoeImages>, Failure> {
+    fn replace(&self, _: i32, _: Draft, _: &Context) -> Result<Option<ShoeImages>, Failure> {
         Ok(None)
     }
 
-    fn delete(&self, _: i32) -> Result<bool, Failure> {
+    fn delete(&self, _: i32, _: &Context) -> Result<bool, Failure> {
         Ok(false)
     }
 
-    fn ready(&self) -> Result<(), Failure> {
+    fn ready(&self, _: &Context) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -124,9 +129,9 @@ impl HotPath {
             .expect("a good head")
             .expect("a whole head");
         let head = head::parse(&REQUEST[..length], &self.limits).expect("a good head");
-        let id = RequestId::given(head.request_id);
-        let response = match self.app.admit(&head, &id) {
-            Ok(call) => self.app.answer(call, &[], &id),
+        let context = Context::of(&head);
+        let response = match self.app.admit(&head, &context.id) {
+            Ok(call) => self.app.answer(call, &[], &context),
             Err(response) => *response,
         };
         let framing = Framing {

@@ -129,7 +129,7 @@ impl Manners {
                 )
                 .header(
                     "Access-Control-Allow-Headers",
-                    "Authorization, Content-Type, If-None-Match, X-Request-Id",
+                    "Authorization, Content-Type, If-None-Match, Traceparent, X-Request-Id, X-Server-Timing",
                 )
                 .header("Access-Control-Max-Age", "600");
         }

@@ -11,22 +11,34 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::manners::Page;
+use crate::http::context::Context;
 use crate::store::{Draft, ShoeImages, StoreError};
 
-/// What the service needs from below. Calls wait (a coroutine parks) until the answer or the request's deadline.
+/// What the service needs from below. Calls wait (a coroutine parks) until the answer or the request's deadline, and note in the
+/// request's context what they have waited for.
 pub trait Backend: Send + Sync + 'static {
     /// The page of a shoe, which `page` makes of its rows as a JSON array when there is none yet.
-    fn shoe(&self, shoe_id: i32, page: &dyn Fn(Bytes) -> Page) -> Result<Arc<Page>, Failure>;
+    fn shoe(
+        &self,
+        shoe_id: i32,
+        page: &dyn Fn(Bytes) -> Page,
+        context: &Context,
+    ) -> Result<Arc<Page>, Failure>;
     /// The row as a JSON object.
-    fn row(&self, id: i32) -> Result<Option<Bytes>, Failure>;
+    fn row(&self, id: i32, context: &Context) -> Result<Option<Bytes>, Failure>;
     /// Stores a row; answered after the commit.
-    fn insert(&self, draft: Draft) -> Result<ShoeImages, Failure>;
+    fn insert(&self, draft: Draft, context: &Context) -> Result<ShoeImages, Failure>;
     /// Replaces a row; `None` where there is none.
-    fn replace(&self, id: i32, draft: Draft) -> Result<Option<ShoeImages>, Failure>;
+    fn replace(
+        &self,
+        id: i32,
+        draft: Draft,
+        context: &Context,
+    ) -> Result<Option<ShoeImages>, Failure>;
     /// Deletes a row; `false` where there was none.
-    fn delete(&self, id: i32) -> Result<bool, Failure>;
+    fn delete(&self, id: i32, context: &Context) -> Result<bool, Failure>;
     /// Whether a read could be answered now.
-    fn ready(&self) -> Result<(), Failure>;
+    fn ready(&self, context: &Context) -> Result<(), Failure>;
     /// Whether this worker has been told to finish.
     fn draining(&self) -> bool;
 }

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use super::manners::{Asked, Manners};
 use super::problem::{self, Kind};
 use super::{Backend, Failure, images};
+use crate::http::context::Context;
 use crate::http::head::{Head, Method, Target};
 use crate::http::request_id::RequestId;
 use crate::http::response::Response;
@@ -135,20 +136,26 @@ impl<B: Backend> App<B> {
         }
     }
 
-    fn perform(&self, call: Call, asked: &Asked, body: &[u8]) -> Result<Response, Failure> {
+    fn perform(
+        &self,
+        call: Call,
+        asked: &Asked,
+        body: &[u8],
+        context: &Context,
+    ) -> Result<Response, Failure> {
         Ok(match call {
             Call::Shoe(shoe_id) => {
                 let page = |json| self.manners.page(JSON, json);
                 self.manners
-                    .show(asked, &*self.backend.shoe(shoe_id, &page)?)
+                    .show(asked, &*self.backend.shoe(shoe_id, &page, context)?)
             }
-            Call::Row(id) => match self.backend.row(id)? {
+            Call::Row(id) => match self.backend.row(id, context)? {
                 Some(json) => self.manners.show(asked, &self.manners.page(JSON, json)),
                 None => no_row(id),
             },
             Call::Insert => match read(body, None) {
                 Ok(draft) => {
-                    let row = self.backend.insert(draft)?;
+                    let row = self.backend.insert(draft, context)?;
                     Response::new(201)
                         .body(JSON, images::render_row(&row))
                         .header("Location", format!("/api/images/{}", row.id))
@@ -156,13 +163,13 @@ impl<B: Backend> App<B> {
                 Err(response) => *response,
             },
             Call::Replace(id) => match read(body, Some(id)) {
-                Ok(draft) => match self.backend.replace(id, draft)? {
+                Ok(draft) => match self.backend.replace(id, draft, context)? {
                     Some(row) => Response::new(200).body(JSON, images::render_row(&row)),
                     None => no_row(id),
                 },
                 Err(response) => *response,
             },
-            Call::Delete(id) => match self.backend.delete(id)? {
+            Call::Delete(id) => match self.backend.delete(id, context)? {
                 true => Response::new(204),
                 false => no_row(id),
             },
@@ -171,7 +178,7 @@ impl<B: Backend> App<B> {
                 problem::DRAINING.detail("send new requests elsewhere")
             }
             Call::Ready => {
-                self.backend.ready()?;
+                self.backend.ready(context)?;
                 Response::new(200).body(JSON, "{\"status\":\"ready\"}")
             }
             Call::Allow(methods) => Response::new(204).header("Allow", methods),
@@ -242,15 +249,17 @@ impl<B: Backend> Service for App<B> {
         }
     }
 
-    fn answer(&self, admitted: Admitted, body: &[u8], id: &RequestId) -> Response {
+    fn answer(&self, admitted: Admitted, body: &[u8], context: &Context) -> Response {
         let Admitted { call, asked } = admitted;
         let writes = call.writes();
-        let response = self.perform(call, &asked, body).unwrap_or_else(|failure| {
-            tell(&failure, id);
+        let done = self.perform(call, &asked, body, context);
+        let response = done.unwrap_or_else(|failure| {
+            tell(&failure, context);
             problem::of_failure(&failure)
         });
         let named = writes || response.status() >= 400;
-        self.manners.dress(&asked, response, named.then_some(id))
+        let id = named.then_some(&context.id);
+        self.manners.dress(&asked, response, id)
     }
 
     fn refuse(&self, status: u16, why: &str, id: &RequestId) -> Response {
@@ -273,11 +282,15 @@ impl Call {
 
 /// Names the requests that somebody may ask about: those that the database answered with an error, and writes of which
 /// nobody knows whether they happened. Outages concern all requests, and are told once by the lanes.
-fn tell(failure: &Failure, id: &RequestId) {
+fn tell(failure: &Failure, context: &Context) {
     if let Failure::Store(error) = failure
         && let StoreError::Failed(_) | StoreError::OutcomeUnknown(_) = **error
     {
-        log::warn!("app: request {id}: {error}");
+        log::warn!(
+            request_id = context.id.as_str(),
+            trace_id = context.trace_id();
+            "app: request {}: {error}", context.id
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::secret::{Secret, quote, redact_url};
 use super::value;
 use super::values::Values;
-use super::{AccessFormat, AccessTarget, ControlSocket, Listen};
+use super::{AccessFormat, AccessTarget, ControlSocket, Listen, LogFormat, ServerTiming};
 
 /// Leads to the field of [`Values`] that a setting fills.
 pub(super) type Field<T> = fn(&mut Values) -> &mut T;
@@ -72,6 +72,12 @@ pub(super) enum Kind {
     },
     LogLevel {
         field: Field<log::LevelFilter>,
+    },
+    LogFormat {
+        field: Field<LogFormat>,
+    },
+    ServerTiming {
+        field: Field<ServerTiming>,
     },
     /// A path, or `none`.
     ControlSocket {
@@ -153,6 +159,21 @@ const ACCESS_FORMATS: [(&str, AccessFormat); 2] = [
     ("json", AccessFormat::Json),
 ];
 
+/// The formats of the log.
+const LOG_FORMATS: [(&str, LogFormat); 4] = [
+    ("auto", LogFormat::Auto),
+    ("text", LogFormat::Text),
+    ("logfmt", LogFormat::Logfmt),
+    ("json", LogFormat::Json),
+];
+
+/// Which answers say where their time went.
+const SERVER_TIMINGS: [(&str, ServerTiming); 3] = [
+    ("never", ServerTiming::Never),
+    ("asked", ServerTiming::Asked),
+    ("always", ServerTiming::Always),
+];
+
 impl Kind {
     /// What the setting takes, in words, range included: "a number of workers (1 to 1024, or auto)".
     pub(super) fn takes(&self) -> String {
@@ -174,6 +195,8 @@ impl Kind {
             Kind::AccessLog { .. } => "a path, - or none".to_owned(),
             Kind::AccessFormat { .. } => "a log format (combined or json)".to_owned(),
             Kind::LogLevel { .. } => "a log level (error, warn, info or debug)".to_owned(),
+            Kind::LogFormat { .. } => "a log format (auto, text, logfmt or json)".to_owned(),
+            Kind::ServerTiming { .. } => "never, asked or always".to_owned(),
         };
         match self.range() {
             Some(range) => format!("{what} ({range})"),
@@ -274,6 +297,14 @@ impl Kind {
                 let known = ACCESS_FORMATS.iter().find(|(name, _)| text == *name);
                 *field(values) = known.ok_or_else(refuse)?.1;
             }
+            Kind::LogFormat { field } => {
+                let known = LOG_FORMATS.iter().find(|(name, _)| text == *name);
+                *field(values) = known.ok_or_else(refuse)?.1;
+            }
+            Kind::ServerTiming { field } => {
+                let known = SERVER_TIMINGS.iter().find(|(name, _)| text == *name);
+                *field(values) = known.ok_or_else(refuse)?.1;
+            }
             Kind::Path { .. }
             | Kind::SecretFile { .. }
             | Kind::ControlSocket { .. }
@@ -327,6 +358,16 @@ impl Kind {
                 (*name).to_owned()
             }
             Kind::LogLevel { field } => field(values).to_string().to_ascii_lowercase(),
+            Kind::LogFormat { field } => {
+                let format = *field(values);
+                let (name, _) = LOG_FORMATS.iter().find(|(_, known)| *known == format)?;
+                (*name).to_owned()
+            }
+            Kind::ServerTiming { field } => {
+                let timing = *field(values);
+                let (name, _) = SERVER_TIMINGS.iter().find(|(_, known)| *known == timing)?;
+                (*name).to_owned()
+            }
         })
     }
 }

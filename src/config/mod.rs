@@ -96,6 +96,13 @@ pub struct Config {
     /// As whom workers run; `None` for as whom the server was started.
     pub user: Option<Account>,
     pub log_level: log::LevelFilter,
+    pub log_format: LogFormat,
+    /// The time from which on a request is told in the log, 0 for never.
+    pub slow_request: Duration,
+    /// Whether the database is told whose writes its transactions are.
+    pub trace_sql: bool,
+    /// Which answers say where their time went.
+    pub server_timing: ServerTiming,
     /// Where each request is noted, if anywhere.
     pub access_log: Option<AccessTarget>,
     pub access_log_format: AccessFormat,
@@ -198,6 +205,28 @@ pub enum AccessFormat {
     Combined,
     /// One JSON object a line.
     Json,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal and for systemd's journal, logfmt elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// `key=value`, with quotes where they are needed.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which answers carry `Server-Timing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerTiming {
+    Never,
+    /// Those to requests with `X-Server-Timing: 1`.
+    Asked,
+    Always,
 }
 
 /// Where the shoes live.

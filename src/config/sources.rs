@@ -11,7 +11,7 @@ use super::layers::{Given, Layered, Origin};
 use super::resolve::{control_socket, resolve};
 use super::settings::{PREFIX, Setting};
 use super::table::SETTINGS;
-use super::{Config, ConfigError, ControlSocket, files, toml_file};
+use super::{Config, ConfigError, ControlSocket, LogFormat, files, toml_file};
 
 /// The variables that we read beside our own.
 const SURROUNDINGS: [&str; 6] = [
@@ -76,6 +76,13 @@ impl Sources {
         } else {
             Err(ConfigError { problems })
         }
+    }
+
+    /// How the log is to be written until the configuration is loaded. Whatever is wrong with that does not matter.
+    pub fn log_format(&self) -> LogFormat {
+        let (mut given, _) = self.gather(&mut Vec::new());
+        given.retain(|given| given.setting.key == "log_format");
+        Layered::read(given, &mut Vec::new()).values.log_format
     }
 
     /// All that is given, not yet read, and the file if every user of the host can read it.

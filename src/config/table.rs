@@ -129,6 +129,27 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "log_format",
+        value_name: "FORMAT",
+        default: Preset::Value("auto"),
+        group: Group::Process,
+        help: "How the log on standard error is written: text, logfmt or json; auto is text on a terminal and in systemd's journal, else logfmt",
+        kind: Kind::LogFormat {
+            field: |v| &mut v.log_format,
+        },
+    },
+    Setting {
+        key: "slow_request",
+        value_name: "TIME",
+        default: Preset::Value("500ms"),
+        group: Group::Process,
+        help: "Time from which on a request is told in the log, with what each layer took of it; 0s for none",
+        kind: Kind::Time {
+            range: Duration::ZERO..=TEN_MINUTES,
+            field: |v| &mut v.slow_request,
+        },
+    },
+    Setting {
         key: "access_log",
         value_name: "FILE|-|none",
         default: Preset::Value("none"),
@@ -260,6 +281,16 @@ pub(super) static SETTINGS: &[Setting] = &[
         help: "Hear at once of writes made past this server, from the triggers that migrate --with-notify makes in PostgreSQL; one more connection per worker",
         kind: Kind::Switch {
             field: |v| &mut v.database_notify,
+        },
+    },
+    Setting {
+        key: "trace_sql",
+        value_name: "true|false",
+        default: Preset::Value("false"),
+        group: Group::Database,
+        help: "Have PostgreSQL show the W3C traceparent of the requests whose writes it carries out, in application_name and in a comment of BEGIN",
+        kind: Kind::Switch {
+            field: |v| &mut v.trace_sql,
         },
     },
     Setting {
@@ -402,6 +433,16 @@ pub(super) static SETTINGS: &[Setting] = &[
         help: "Web origin whose scripts may read answers and send writes, such as https://shop.example, or * for all; repeat it, or separate by commas, for more",
         kind: Kind::Origins {
             field: |v| &mut v.cors_origins,
+        },
+    },
+    Setting {
+        key: "server_timing",
+        value_name: "WHICH",
+        default: Preset::Value("never"),
+        group: Group::Responses,
+        help: "Which answers say in Server-Timing where their time went: never, asked (those to requests with X-Server-Timing: 1) or always; also for scripts of --cors-origins",
+        kind: Kind::ServerTiming {
+            field: |v| &mut v.server_timing,
         },
     },
     Setting {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
-use super::{AccessFormat, AccessTarget, ControlSocket, LimitsConfig, Listen};
+use super::{
+    AccessFormat, AccessTarget, ControlSocket, LimitsConfig, Listen, LogFormat, ServerTiming,
+};
 
 /// The values read so far, one field per row: well-formed each, but not yet checked against each other.
 #[derive(Debug)]
@@ -20,6 +22,10 @@ pub(super) struct Values {
     /// The usual places are filled in later: they depend on the environment.
     pub(super) control_socket: ControlSocket,
     pub(super) log_level: log::LevelFilter,
+    pub(super) log_format: LogFormat,
+    pub(super) slow_request: Duration,
+    pub(super) trace_sql: bool,
+    pub(super) server_timing: ServerTiming,
     pub(super) access_log: Option<AccessTarget>,
     pub(super) access_log_format: AccessFormat,
     pub(super) boot_timeout: Duration,
@@ -60,6 +66,10 @@ impl Values {
             group: None,
             control_socket: ControlSocket::Usual(Vec::new()),
             log_level: log::LevelFilter::Off,
+            log_format: LogFormat::Auto,
+            slow_request: Duration::ZERO,
+            trace_sql: false,
+            server_timing: ServerTiming::Never,
             access_log: None,
             access_log_format: AccessFormat::Combined,
             boot_timeout: Duration::ZERO,

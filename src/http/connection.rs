@@ -12,13 +12,14 @@ use super::access::{AccessLog, Visit};
 use super::body::Decoder;
 use super::buffer::{Input, Pool};
 use super::client::TrustedProxies;
+use super::context::Context;
 use super::head::{self, Framing as BodyFraming, Method, Refusal, Scanner, Version};
 use super::limits::Limits;
 use super::lobby::Lobby;
 use super::proxy;
-use super::request_id::RequestId;
 use super::response::{Framing, Persistence, Response};
 use super::service::Service;
+use super::timing::{Timing, Wanted};
 use super::turnstile::Turnstile;
 use super::watch::Watch;
 use super::wire::{Broken, Pace, Wire};
@@ -68,6 +69,8 @@ pub struct Door<S> {
     pub access: Option<Arc<AccessLog>>,
     /// Who is believed when it says for whom it asks.
     pub trusted: TrustedProxies,
+    /// Who wants to know how long requests take.
+    pub timing: Wanted,
 }
 
 /// What to do after a request.
@@ -133,8 +136,9 @@ struct Connection<'d, S> {
     input: Input,
     output: Vec<u8>,
     scanner: Scanner,
-    /// The name of the request at hand.
-    id: RequestId,
+    /// The request at hand.
+    context: Context,
+    timing: Timing,
     /// What the access log will want to know of it; `None` while there is no such log.
     visit: Option<Visit>,
 }
@@ -148,7 +152,8 @@ impl<'d, S: Service> Connection<'d, S> {
             input: Input::default(),
             output: Vec::new(),
             scanner: Scanner::default(),
-            id: RequestId::default(),
+            context: Context::default(),
+            timing: Timing::start(),
             visit: door
                 .access
                 .as_ref()
@@ -171,7 +176,8 @@ impl<'d, S: Service> Connection<'d, S> {
                 self.flush()?;
                 return Ok(next);
             }
-            if self.output.len() > FLUSH_ABOVE {
+            // Without a next one behind it the answer would leave as soon as that is waited for; now it is known whose it is.
+            if self.output.len() > FLUSH_ABOVE || self.input.filled().is_empty() || self.is_late() {
                 self.flush()?;
             }
             streak = match std::mem::take(&mut self.wire.waited) {
@@ -219,14 +225,21 @@ impl<'d, S: Service> Connection<'d, S> {
     /// connection.
     fn read_head(&mut self) -> Result<Option<Result<usize, Next>>, Broken> {
         self.scanner.reset();
-        self.id = RequestId::default();
+        self.context = Context::default();
+        self.timing.reset();
         if !self.input.filled().is_empty() {
-            self.begin_visit();
+            self.timing.begin();
         }
+        let mut in_pieces = false;
         let mut timed = false;
         loop {
             match self.scanner.scan(self.input.filled(), &self.door.limits) {
-                Ok(Some(length)) => return Ok(Some(Ok(length))),
+                Ok(Some(length)) => {
+                    if in_pieces {
+                        self.timing.read();
+                    }
+                    return Ok(Some(Ok(length)));
+                }
                 Err(refusal) => return Ok(Some(Err(self.refuse_message(refusal)))),
                 Ok(None) => {}
             }
@@ -249,7 +262,10 @@ impl<'d, S: Service> Connection<'d, S> {
             };
             match received {
                 Ok(0) => return Ok(None),
-                Ok(_) => self.begin_visit(),
+                Ok(_) => {
+                    self.timing.begin();
+                    in_pieces |= begun;
+                }
                 Err(Broken::Expired) if begun => {
                     self.count(Counter::HeadTimeouts);
                     let next = self.refuse(408, "the head of the request did not arrive in time");
@@ -286,13 +302,6 @@ impl<'d, S: Service> Connection<'d, S> {
         received
     }
 
-    /// For the access log: bytes of a request are there.
-    fn begin_visit(&mut self) {
-        if let Some(visit) = &mut self.visit {
-            visit.begin();
-        }
-    }
-
     fn try_fill(&mut self) -> Result<Option<usize>, Broken> {
         let count = self.wire.try_read(self.input.space(&self.door.pool))?;
         self.input.advance(count.unwrap_or(0));
@@ -312,7 +321,11 @@ impl<'d, S: Service> Connection<'d, S> {
             Err(refusal) => return Ok(self.refuse_message(refusal)),
         };
         self.count(Counter::Requests);
-        self.id = RequestId::given(head.request_id);
+        self.context = Context::of(&head);
+        if door.timing.slow.is_some() {
+            self.timing.note(&head);
+        }
+        let timed = door.timing.answers(&head);
         if let Some(visit) = &mut self.visit {
             let client = door.trusted.client(visit.peer(), &head);
             visit.note(head::first_line(self.input.filled()), &head, client);
@@ -322,7 +335,7 @@ impl<'d, S: Service> Connection<'d, S> {
         let keep_alive = head.keep_alive;
         let version = head.version;
         let framing = head.framing;
-        let admitted = guard(|| door.service.admit(&head, &self.id));
+        let admitted = guard(|| door.service.admit(&head, &self.context.id));
         self.input.consume(length);
         let Some(admitted) = admitted else {
             return Ok(self.fault());
@@ -337,7 +350,7 @@ impl<'d, S: Service> Connection<'d, S> {
                 admitted.is_ok().then_some(&mut body),
                 known,
             ) {
-                Ok(BodyEnd::Whole) => {}
+                Ok(BodyEnd::Whole) => self.timing.read(),
                 Ok(BodyEnd::Unread) => {
                     return Ok(match admitted {
                         Err(response) => {
@@ -358,10 +371,14 @@ impl<'d, S: Service> Connection<'d, S> {
         self.wire.watched.rest();
         let response = match admitted {
             Err(response) => *response,
-            Ok(call) => match guard(|| door.service.answer(call, &body, &self.id)) {
+            Ok(call) => match guard(|| door.service.answer(call, &body, &self.context)) {
                 Some(response) => response,
                 None => return Ok(self.fault()),
             },
+        };
+        let response = match timed {
+            true => response.timed(self.timing.server_timing(&self.context)),
+            false => response,
         };
         let persistence = match (keep_alive && !door.watch.draining(), version) {
             (false, _) => Persistence::Close,
@@ -439,10 +456,18 @@ impl<'d, S: Service> Connection<'d, S> {
             },
             &mut self.output,
         );
+        let took = self.timing.ready(response.status());
         if let (Some(visit), Some(log)) = (&mut self.visit, &self.door.access) {
             let sent = if head_only { 0 } else { response.length() };
-            visit.finish(log, response.status(), sent, self.id.as_str());
+            let took = took.unwrap_or_default();
+            visit.finish(log, response.status(), sent, took, &self.context);
         }
+    }
+
+    /// Whether the answer at hand is to be told of in the log, and so should leave before there is another.
+    fn is_late(&self) -> bool {
+        let slow = self.door.timing.slow;
+        slow.is_some_and(|threshold| self.timing.is_late(threshold))
     }
 
     fn count(&self, counter: Counter) {
@@ -459,15 +484,19 @@ impl<'d, S: Service> Connection<'d, S> {
         if let Some(visit) = &mut self.visit {
             visit.note_line(head::first_line(self.input.filled()));
         }
-        let response = self.door.service.refuse(status, why, &self.id);
+        let response = self.door.service.refuse(status, why, &self.context.id);
         self.respond(&response, false, Persistence::Close);
         Next::Linger
     }
 
     fn fault(&mut self) -> Next {
         self.count(Counter::Panics);
-        log::error!("http: request {} panicked and was answered 500", self.id);
-        let response = self.door.service.fault(&self.id);
+        log::error!(
+            request_id = self.context.id.as_str(),
+            trace_id = self.context.trace_id();
+            "http: request {} panicked and was answered 500", self.context.id
+        );
+        let response = self.door.service.fault(&self.context.id);
         self.respond(&response, false, Persistence::Close);
         Next::Linger
     }
@@ -487,6 +516,10 @@ impl<'d, S: Service> Connection<'d, S> {
             self.wire.abort();
         }
         self.output.clear();
+        let stalled = std::mem::take(&mut self.wire.stalled);
+        if let Some(threshold) = self.door.timing.slow {
+            self.timing.written(stalled, threshold, &self.context);
+        }
         written
     }
 

@@ -106,6 +106,21 @@ impl Response {
         self
     }
 
+    /// With the time that it took, also for the scripts of an origin that may read the answer (Resource Timing section 4.5). To be
+    /// sent once: what is kept for others does not carry it.
+    pub fn timed(self, server_timing: String) -> Self {
+        let reader = self
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "Access-Control-Allow-Origin")
+            .map(|(_, origin)| origin.clone());
+        let response = self.header("Server-Timing", server_timing);
+        match reader {
+            Some(origin) => response.header("Timing-Allow-Origin", origin),
+            None => response,
+        }
+    }
+
     pub fn status(&self) -> u16 {
         self.status
     }
@@ -289,6 +304,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_may_read_an_answer_may_read_its_timing() {
+        let timed = |response: Response| {
+            let response = response.timed("total;dur=1".to_owned());
+            encode(&response, true, Persistence::KeepAlive)
+        };
+        let plain = timed(Response::new(200));
+        assert!(plain.contains("\r\nServer-Timing: total;dur=1\r\n") && !plain.contains("Allow"));
+        let kept = Response::from(Response::new(200).lay_out());
+        let origin = "https://shop.example";
+        let shared = timed(kept.header("Access-Control-Allow-Origin", origin));
+        assert!(shared.contains(&format!("\r\nTiming-Allow-Origin: {origin}\r\n")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the connection loop knows of the service behind it: a trait of four orders.
 
+use super::context::Context;
 use super::head::Head;
 use super::request_id::RequestId;
 use super::response::Response;
@@ -15,8 +16,8 @@ pub trait Service: Send + Sync + 'static {
     /// The answer, when it is already known (no such path, no credentials, wrong content type, …).
     fn admit(&self, head: &Head<'_>, id: &RequestId) -> Result<Self::Call, Box<Response>>;
 
-    /// Answers an admitted request. May wait; must not block the thread.
-    fn answer(&self, call: Self::Call, body: &[u8], id: &RequestId) -> Response;
+    /// Answers an admitted request. May wait, and notes what for; must not block the thread.
+    fn answer(&self, call: Self::Call, body: &[u8], context: &Context) -> Response;
 
     /// Words a refusal that the connection decided on.
     fn refuse(&self, status: u16, why: &str, id: &RequestId) -> Response;

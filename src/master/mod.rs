@@ -43,6 +43,7 @@ pub use self::upgrade::arrive;
 use self::wishes::{Scale, Wish, Wishes};
 use crate::config::{Config, Listen, MOST_WORKERS, Sources, Workers};
 use crate::ctl::message::{Answer, What};
+use crate::logging;
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
@@ -328,6 +329,7 @@ impl Master {
             return Vec::new();
         }
         self.look_at = now + LOOK_EVERY;
+        logging::settle();
         let mut events = Vec::new();
         for child in self.children.values_mut().filter(|child| child.ready) {
             let Some(row) = child.row else { continue };
@@ -567,7 +569,7 @@ impl Master {
         if let Some(config) = &mut self.other {
             std::mem::swap(&mut self.config, config);
         }
-        log::set_max_level(self.config.log_level);
+        logging::adopt(self.config.log_level, self.config.log_format);
         self.plan.set_patience(patience(&self.config));
         self.generation = self.plan.generation();
     }
@@ -793,7 +795,7 @@ fn start_worker(
     let master = getpid();
     let pid = spawn::fork_child(|| {
         // The first worker of a reload tries the new one, and the master has it when that serves.
-        log::set_max_level(config.log_level);
+        logging::adopt(config.log_level, config.log_format);
         let inherited: io::Result<Vec<Inherited>> = sockets
             .iter()
             .map(|(number, socket, proxied)| {

@@ -21,6 +21,7 @@ use super::{Child, LOOK_EVERY, Master, MasterError, patience, spawn};
 use crate::config::ctl::CtlCommand;
 use crate::config::{Config, Sources, Workers};
 use crate::ctl::message::{Answer, What};
+use crate::logging;
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Adopted, Scoreboard};
 use crate::sys;
@@ -84,7 +85,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
     let Some(mut config) = loaded else {
         return Ok(());
     };
-    log::set_max_level(config.log_level);
+    logging::adopt(config.log_level, config.log_format);
     control.settle_at(&config.control_socket);
     // Until a worker of the new configuration serves, what there is stays: the reload that follows brings the rest.
     config.listen = listeners.asked();

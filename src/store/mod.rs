@@ -162,6 +162,12 @@ pub trait Fence {
     /// Marks the cached answers of these shoes as dying. Must not fail: a fence that can't reach a cache
     /// remembers so and sees to it that the cache is not trusted.
     fn raise(&self, shoe_ids: &[i32]);
+
+    /// The W3C traceparents of the requests whose writes they are, for a database that can show them; empty if it is to show
+    /// none, which is what everybody else's writes have.
+    fn traceparents(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 /// A fence for callers that have no cache to guard (tools, tests).

@@ -8,6 +8,7 @@ use super::lanes::Lanes;
 use crate::http::lobby::Lobby;
 use crate::http::service::Service;
 use crate::http::watch::Watch;
+use crate::logging;
 use crate::sabotage;
 use crate::scoreboard::{self, Row, Scoreboard};
 use crate::sys;
@@ -44,6 +45,7 @@ impl<S: Service> Clock<S> {
             self.lobby.tick();
             self.lanes.expire();
             self.gate.tick();
+            logging::settle();
             if tide.ebbs(self.watch.on_coroutines()) {
                 sys::trim_heap();
             }

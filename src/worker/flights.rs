@@ -99,6 +99,7 @@ mod tests {
 
     use super::*;
     use crate::cache::l1::{Found, L1, Trust};
+    use crate::http::context::Spent;
     use crate::scoreboard::Scoreboard;
     use crate::sys;
 
@@ -141,9 +142,16 @@ mod tests {
             trust.begin();
             assert!(flights.join(7, stamp(&l1, 7)).is_none());
 
-            assert_eq!(first.0.give(Ok(1)).len(), 2, "both are to be woken");
-            assert_eq!(second.0.give(Ok(2)).len(), 2);
-            assert!(second.0.give(Ok(3)).is_empty(), "answered already");
+            assert_eq!(
+                first.0.give(Ok(1), Spent::default()).len(),
+                2,
+                "both are to be woken"
+            );
+            assert_eq!(second.0.give(Ok(2), Spent::default()).len(), 2);
+            assert!(
+                second.0.give(Ok(3), Spent::default()).is_empty(),
+                "answered already"
+            );
             assert_eq!((joined.wait().ok(), late.wait().ok()), (Some(1), Some(2)));
 
             flights.end(7, &first.0);

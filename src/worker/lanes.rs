@@ -2,7 +2,7 @@
 //! everything of one kind that waits, answers it with one query, and hands the whole batch of answers to the
 //! scheduler with one wake-up.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,16 +15,15 @@ use bytes::Bytes;
 use may::coroutine::{self, Coroutine};
 
 use super::last_words;
-use super::queue::{
-    Batch, Job, Kind, LookupJob, Missing, Outcome, Queues, ShoeJob, UnderWay, WriteJob,
-};
+use super::queue::{Batch, Job, Kind, LookupJob, Missing, Queues, ShoeJob, UnderWay, WriteJob};
 use super::share::Share;
 use super::waiter::Pending;
 use crate::app::{Failure, images};
 use crate::cache::redis::{Filling, RedisCache};
+use crate::http::trace::TraceParent;
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::{Intent, Row};
-use crate::store::{Change, Deadline, Fence, Store, StoreError};
+use crate::store::{Change, Changed, Deadline, Fence, Store, StoreError};
 
 /// How long a worker that starts may take to connect to its database before it serves without.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -277,16 +276,20 @@ impl Lanes {
         Ok(pending)
     }
 
-    /// Makes a change, and waits until it is made.
+    /// Queues a change; `trace` is what the database is to know of who makes it.
     ///
     /// # Errors
-    /// As [`Lanes::ask`], and what the store says.
-    pub fn change<A: Outcome>(&self, change: Change) -> Result<A, Failure> {
-        let changed = self.ask(change, Queues::push_write)?.wait()?;
-        A::of(changed).ok_or_else(|| {
-            let why = "the store answered to another question".to_owned();
-            Failure::Store(Arc::new(StoreError::Failed(why)))
-        })
+    /// As [`Lanes::ask`].
+    pub fn ask_change(
+        &self,
+        change: Change,
+        trace: Option<Box<TraceParent>>,
+    ) -> Result<Pending<Changed>, Failure> {
+        let (mut job, pending) = Job::new(change, self.request_timeout);
+        job.trace = trace;
+        lock(&self.queues).push_write(job)?;
+        self.ring_soon();
+        Ok(pending)
     }
 
     fn wake(&self, coroutines: impl Iterator<Item = Coroutine>) {
@@ -431,15 +434,17 @@ impl Lanes {
                     return Vec::new();
                 };
                 let ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
+                let begun = Instant::now();
                 let found = self.timed(Kind::Rows, ids.len(), || self.find_rows(&ids, deadline));
-                self.deal(jobs, found);
+                self.deal(asked_of_store(jobs, begun), found);
             }
             Batch::Pings(jobs) => {
                 let Some(deadline) = jobs.first().map(|job| job.deadline) else {
                     return Vec::new();
                 };
+                let begun = Instant::now();
                 let pong = self.guard(|| self.heed(self.store.ping(deadline)));
-                self.wake_with(jobs, pong);
+                self.wake_with(asked_of_store(jobs, begun), pong);
             }
             Batch::Writes(jobs) => self.write(number, jobs),
         }
@@ -506,7 +511,8 @@ impl Lanes {
         }
     }
 
-    fn look_up_batch(&self, jobs: Vec<LookupJob>) {
+    fn look_up_batch(&self, mut jobs: Vec<LookupJob>) {
+        let begun = Instant::now();
         let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
         let lookup = catch_unwind(AssertUnwindSafe(|| {
             let room = |missing| lock(&self.queues).room_for_missing(Instant::now(), missing);
@@ -514,6 +520,8 @@ impl Lanes {
                 .as_ref()
                 .map(|redis| redis.fetch(&shoe_ids, room))
         }));
+        let took = begun.elapsed();
+        jobs.iter_mut().for_each(|job| job.spent.redis += took);
         // Without an answer from Redis the store has it all.
         let mut lookup = lookup.unwrap_or_default();
         let found = match &mut lookup {
@@ -552,6 +560,7 @@ impl Lanes {
             return Vec::new();
         };
         let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question.shoe_id).collect();
+        let begun = Instant::now();
         let loaded = self.timed(Kind::Shoes, shoe_ids.len(), || {
             self.load_shoes(&shoe_ids, deadline)
         });
@@ -560,7 +569,7 @@ impl Lanes {
             Err(_) => Vec::new(),
         };
         // Whoever waits does so for the store alone.
-        self.deal(jobs, loaded);
+        self.deal(asked_of_store(jobs, begun), loaded);
         fills
     }
 
@@ -582,7 +591,7 @@ impl Lanes {
 
     /// Makes a batch of changes, each with its own outcome.
     fn write(&self, number: usize, jobs: Vec<WriteJob>) {
-        let (late, jobs): (Vec<_>, Vec<_>) =
+        let (late, mut jobs): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| job.deadline.passed());
         if !late.is_empty() {
             let failure = Failure::Store(Arc::new(StoreError::TimedOut));
@@ -596,11 +605,22 @@ impl Lanes {
             lanes: self,
             number,
             begun: RefCell::default(),
+            traces: jobs
+                .iter()
+                .filter_map(|job| job.trace.as_deref().copied())
+                .collect(),
+            redis: Cell::default(),
         };
+        let begun = Instant::now();
         let made = self.timed(Kind::Writes, changes.len(), || {
             Ok(self.store.change(&changes, &notice, deadline))
         });
         notice.tell();
+        let (took, redis) = (begun.elapsed(), notice.redis.get());
+        for job in &mut jobs {
+            job.spent.redis += redis;
+            job.spent.sql += took.saturating_sub(redis);
+        }
         match made {
             Ok(outcomes) => {
                 for outcome in &outcomes {
@@ -662,6 +682,13 @@ impl Lanes {
     }
 }
 
+/// The jobs of a call of the store that began then, and has ended.
+fn asked_of_store<Q, A>(mut jobs: Vec<Job<Q, A>>, begun: Instant) -> Vec<Job<Q, A>> {
+    let took = begun.elapsed();
+    jobs.iter_mut().for_each(|job| job.spent.sql += took);
+    jobs
+}
+
 /// What Redis is filled with: the answers to those whose lookups missed.
 fn answers_to_lookups(jobs: &[ShoeJob], loaded: &[Bytes]) -> Vec<Filling> {
     let answered = jobs.iter().map(|job| &job.question).zip(loaded);
@@ -693,6 +720,10 @@ struct Notice<'l> {
     lanes: &'l Lanes,
     number: usize,
     begun: RefCell<Option<(Vec<i32>, Intent)>>,
+    /// Of the requests whose writes they are, as far as the database is to know.
+    traces: Vec<TraceParent>,
+    /// The time that Redis took so far.
+    redis: Cell<Duration>,
 }
 
 impl Fence for Notice<'_> {
@@ -700,7 +731,9 @@ impl Fence for Notice<'_> {
         // Of several transactions in one call, the one before this has ended.
         self.tell();
         if let Some(redis) = &self.lanes.redis {
+            let begun = Instant::now();
             redis.raise(shoe_ids);
+            self.redis.set(self.redis.get() + begun.elapsed());
         }
         let intent = self.lanes.row.intend(self.number, shoe_ids);
         if sabotage::commits(Fault::MoveBeforeCommit) {
@@ -709,6 +742,10 @@ impl Fence for Notice<'_> {
             return;
         }
         *self.begun.borrow_mut() = Some((shoe_ids.to_vec(), intent));
+    }
+
+    fn traceparents(&self) -> Vec<&str> {
+        self.traces.iter().map(TraceParent::as_str).collect()
     }
 }
 
@@ -720,7 +757,9 @@ impl Notice<'_> {
         };
         // Redis first: what is asked of it between the two must be too old already.
         if let Some(redis) = &self.lanes.redis {
+            let begun = Instant::now();
             redis.publish(&shoe_ids);
+            self.redis.set(self.redis.get() + begun.elapsed());
         }
         drop(intent);
     }

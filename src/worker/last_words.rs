@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use log::Level;
 use nix::sys::signal::{SigSet, Signal, raise};
 
-use crate::logging::Beginning;
+use crate::logging::{self, LONGEST};
 use crate::sys;
 
 /// The stack of the handler: a debug build takes some 60 KiB of it.
@@ -23,9 +23,6 @@ const STACK: usize = 512 * 1024;
 
 /// How many frames are told, innermost first.
 const MOST_FRAMES: usize = 64;
-
-/// The longest line: what a pipe takes whole or not at all (PIPE_BUF, pipe(7)), so that nobody's words come between.
-const LONGEST: usize = 4096;
 
 static SLOT: AtomicUsize = AtomicUsize::new(0);
 
@@ -205,8 +202,17 @@ impl Line {
             length: 0,
         };
         let slot = SLOT.load(Ordering::Relaxed);
-        // What is too long is cut off.
-        let _ = write!(line, "{}worker {slot}: {what}", Beginning(Level::Error));
+        // What is too long is cut off, and has an end all the same.
+        let _ = write!(
+            line,
+            "{}",
+            logging::Line {
+                level: Level::Error,
+                room: "worker",
+                message: format_args!("worker {slot}: {what}"),
+                fields: None,
+            }
+        );
         line.text[line.length] = b'\n';
         // Nobody is left to be told that nobody reads it.
         let _ = nix::unistd::write(io::stderr().as_fd(), &line.text[..=line.length]);

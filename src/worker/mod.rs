@@ -58,8 +58,10 @@ use crate::http::client::TrustedProxies;
 use crate::http::connection::{Arrival, Door, Patience};
 use crate::http::limits::Limits;
 use crate::http::lobby::Lobby;
+use crate::http::timing::Wanted;
 use crate::http::turnstile::Turnstile;
 use crate::http::watch::Watch;
+use crate::logging;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::seed::{Demo, create_demo};
 use crate::store::url::DatabaseUrl;
@@ -174,13 +176,15 @@ pub fn run(assignment: Assignment<'_>) -> i32 {
     let ready = privileges::drop(assignment.config)
         .and_then(|()| die_with(assignment.master))
         .and_then(|()| serve(assignment));
-    match ready {
+    let code = match ready {
         Ok(()) => 0,
         Err(error) => {
             log::error!("worker {slot}: {error}");
             EXIT_FAILED
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
 /// Has the kernel end this process with its master, until it hears for itself that its master is gone: who starts holds all
@@ -274,6 +278,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         l1,
         flights: Flights::new(config.request_timeout),
         tally: row,
+        trace_sql: config.trace_sql,
     };
     let scribe = match &config.access_log {
         Some(target) => Some(Scribe::start(target, config.access_log_format)?),
@@ -474,5 +479,9 @@ fn open_door(
         tally,
         access,
         trusted: TrustedProxies::new(config.trusted_proxies.clone()),
+        timing: Wanted {
+            slow: (!config.slow_request.is_zero()).then_some(config.slow_request),
+            server_timing: config.server_timing,
+        },
     }
 }

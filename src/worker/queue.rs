@@ -14,6 +14,8 @@ use super::pacing::Pacing;
 use super::waiter::{Abandon, Pending, Waiter};
 use crate::app::Failure;
 use crate::cache::redis::Lookup;
+use crate::http::context::Spent;
+use crate::http::trace::TraceParent;
 use crate::store::{Change, Changed, Deadline, Grouping, ShoeImages, StoreError};
 
 /// A question, and the coroutines that wait for its answer.
@@ -22,6 +24,10 @@ pub struct Job<Q, A> {
     since: Instant,
     pub question: Q,
     pub deadline: Deadline,
+    /// What it has taken so far.
+    pub spent: Spent,
+    /// The trace that it belongs to, if the database is to know. Boxed: few do.
+    pub trace: Option<Box<TraceParent>>,
     waiter: Arc<Waiter<A>>,
 }
 
@@ -65,15 +71,20 @@ pub struct UnderWay {
     pub deadline: Deadline,
     /// What to answer when the lane does not come back in time.
     failure: Failure,
-    waiters: Vec<Arc<dyn Abandon>>,
+    /// Who wait, and what they have taken before the call began.
+    waiters: Vec<(Arc<dyn Abandon>, Spent)>,
+    begun: Instant,
 }
 
 impl UnderWay {
     /// Answers all who have no answer yet; they are to be woken.
     pub fn abandon(&self) -> Vec<Coroutine> {
+        let sql = self.begun.elapsed();
         self.waiters
             .iter()
-            .flat_map(|waiter| waiter.abandon(self.failure.clone()))
+            .flat_map(|(waiter, spent)| {
+                waiter.abandon(self.failure.clone(), Spent { sql, ..*spent })
+            })
             .collect()
     }
 }
@@ -91,10 +102,10 @@ impl Batch {
 
     /// The batch as the worker's tick needs to know it; `None` for an empty one.
     pub fn under_way(&self) -> Option<UnderWay> {
-        fn of<Q, A: Clone + Send + 'static>(
-            jobs: &[Job<Q, A>],
-        ) -> Option<(Deadline, Vec<Arc<dyn Abandon>>)> {
-            let waiter = |job: &Job<Q, A>| -> Arc<dyn Abandon> { job.waiter.clone() };
+        type Waiters = Vec<(Arc<dyn Abandon>, Spent)>;
+        fn of<Q, A: Clone + Send + 'static>(jobs: &[Job<Q, A>]) -> Option<(Deadline, Waiters)> {
+            let waiter =
+                |job: &Job<Q, A>| -> (Arc<dyn Abandon>, Spent) { (job.waiter.clone(), job.spent) };
             Some((jobs.first()?.deadline, jobs.iter().map(waiter).collect()))
         }
         let stuck = "the database did not come back from a call".to_owned();
@@ -112,6 +123,7 @@ impl Batch {
             deadline,
             failure: Failure::Store(Arc::new(failure)),
             waiters,
+            begun: Instant::now(),
         })
     }
 }
@@ -125,6 +137,8 @@ impl<Q, A: Clone> Job<Q, A> {
             since: now,
             question,
             deadline: Deadline::at(now + patience),
+            spent: Spent::default(),
+            trace: None,
             waiter: waiter.clone(),
         };
         (job, Pending(waiter))
@@ -133,7 +147,19 @@ impl<Q, A: Clone> Job<Q, A> {
     /// Leaves the answer for the coroutines, which are then to be woken; none if the tick was faster.
     #[must_use]
     pub fn answer(self, outcome: Result<A, Failure>) -> Vec<Coroutine> {
-        self.waiter.give(outcome)
+        self.waiter.give(outcome, self.spent)
+    }
+
+    /// Answers it before its turn has come.
+    #[must_use]
+    fn refuse(mut self, now: Instant, failure: Failure) -> Vec<Coroutine> {
+        self.leave_queue(now);
+        self.answer(Err(failure))
+    }
+
+    /// Its turn has come.
+    fn leave_queue(&mut self, now: Instant) {
+        self.spent.queue += now.saturating_duration_since(self.since);
     }
 
     /// The same job with another question, in another queue from now on.
@@ -142,6 +168,8 @@ impl<Q, A: Clone> Job<Q, A> {
             since: now,
             question: question(self.question),
             deadline: self.deadline,
+            spent: self.spent,
+            trace: self.trace,
             waiter: self.waiter,
         }
     }
@@ -198,7 +226,7 @@ impl<Q, A: Clone> Line<Q, A> {
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let too_many = self.shedder.look(now, waited, self.jobs.len(), batch);
         for job in self.jobs.drain(..too_many) {
-            refused.extend(job.answer(Err(Failure::Overloaded)));
+            refused.extend(job.refuse(now, Failure::Overloaded));
         }
         let count = self
             .jobs
@@ -210,7 +238,9 @@ impl<Q, A: Clone> Line<Q, A> {
             .min(self.jobs.len());
         self.shedder.took(now, count);
         self.pacing.begin(now, count >= batch);
-        self.jobs.drain(..count).collect()
+        let mut taken: Vec<_> = self.jobs.drain(..count).collect();
+        taken.iter_mut().for_each(|job| job.leave_queue(now));
+        taken
     }
 
     /// Takes out what has waited past its deadline and answers it; all of it if `everything`.
@@ -222,7 +252,7 @@ impl<Q, A: Clone> Line<Q, A> {
             woken.extend(
                 self.jobs
                     .pop_front()
-                    .map(|job| job.answer(Err(failure.clone())))
+                    .map(|job| job.refuse(Instant::now(), failure.clone()))
                     .unwrap_or_default(),
             );
         }

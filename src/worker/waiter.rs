@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use may::coroutine::{self, Coroutine};
 
 use crate::app::Failure;
+use crate::http::context::Spent;
 
 /// The place for one answer.
 pub struct Waiter<A>(Mutex<Answer<A>>);
@@ -13,7 +14,8 @@ pub struct Waiter<A>(Mutex<Answer<A>>);
 enum Answer<A> {
     /// By these; most often it is one.
     Awaited(Coroutine, Vec<Coroutine>),
-    Given(Result<A, Failure>),
+    /// And what it took.
+    Given(Result<A, Failure>, Spent),
 }
 
 impl<A: Clone> Waiter<A> {
@@ -26,18 +28,18 @@ impl<A: Clone> Waiter<A> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves the answer for the coroutines, which are then to be woken; none if they have one already.
-    pub fn give(&self, outcome: Result<A, Failure>) -> Vec<Coroutine> {
+    /// Leaves the answer for the coroutines, which are then to be woken; none if they have one already. `spent` is what it took.
+    pub fn give(&self, outcome: Result<A, Failure>, spent: Spent) -> Vec<Coroutine> {
         let mut answer = self.lock();
-        if let Answer::Given(_) = *answer {
+        if let Answer::Given(..) = *answer {
             return Vec::new();
         }
-        match std::mem::replace(&mut *answer, Answer::Given(outcome)) {
+        match std::mem::replace(&mut *answer, Answer::Given(outcome, spent)) {
             Answer::Awaited(first, mut others) => {
                 others.push(first);
                 others
             }
-            Answer::Given(_) => Vec::new(),
+            Answer::Given(..) => Vec::new(),
         }
     }
 
@@ -51,8 +53,16 @@ impl<A: Clone> Waiter<A> {
 
     fn given(&self) -> Option<Result<A, Failure>> {
         match &*self.lock() {
-            Answer::Given(outcome) => Some(outcome.clone()),
+            Answer::Given(outcome, _) => Some(outcome.clone()),
             Answer::Awaited(..) => None,
+        }
+    }
+
+    /// What the answer took, once it is there.
+    pub fn spent(&self) -> Spent {
+        match &*self.lock() {
+            Answer::Given(_, spent) => *spent,
+            Answer::Awaited(..) => Spent::default(),
         }
     }
 }
@@ -60,12 +70,12 @@ impl<A: Clone> Waiter<A> {
 /// A waiter of any kind, to be told that its lane is stuck.
 pub trait Abandon: Send + Sync {
     /// Answers with a failure, unless there is an answer already.
-    fn abandon(&self, failure: Failure) -> Vec<Coroutine>;
+    fn abandon(&self, failure: Failure, spent: Spent) -> Vec<Coroutine>;
 }
 
 impl<A: Clone + Send> Abandon for Waiter<A> {
-    fn abandon(&self, failure: Failure) -> Vec<Coroutine> {
-        self.give(Err(failure))
+    fn abandon(&self, failure: Failure, spent: Spent) -> Vec<Coroutine> {
+        self.give(Err(failure), spent)
     }
 }
 

@@ -256,6 +256,8 @@ impl Canvas {
             .env("XDG_DATA_HOME", self.data_home())
             // Tests leave the host as it is.
             .env("CANVAS_TUNE_HOST", "false")
+            // What a person reads on a terminal; tests/logging.rs has the other formats.
+            .env("CANVAS_LOG_FORMAT", "text")
             .env("XDG_RUNTIME_DIR", self.runtime_home())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)

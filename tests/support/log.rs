@@ -78,9 +78,11 @@ impl Log {
     }
 }
 
-/// Whether a line is at level ERROR (or its syslog number), or tells of a panic.
+/// Whether a line is at level ERROR (or its syslog number, or the name that programs read), or tells of a panic.
 pub fn tells_of_error(line: &str) -> bool {
     let error_level = line.starts_with("<3>")
+        || line.contains(r#""level":"error""#)
+        || line.contains(" level=error ")
         || line
             .split(|c: char| !c.is_ascii_alphabetic())
             .any(|word| word == "ERROR");

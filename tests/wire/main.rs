@@ -6,3 +6,4 @@ mod framing;
 mod panics;
 mod proxied;
 mod support;
+mod timing;

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use canvas_cluster::config::LogFormat;
 use canvas_cluster::scoreboard::counters::Counter;
 use canvas_cluster::worker::EXIT_FAILED;
 use canvas_cluster::worker::panics::{log_panics, start_vital};
@@ -64,7 +65,6 @@ fn a_panic_in_a_vital_coroutine_ends_the_worker() {
     let ended = Command::new(std::env::current_exe().expect("this test binary"))
         .args(["--exact", NAME, "--nocapture"])
         .env(WORKER, "1")
-        .env_remove("JOURNAL_STREAM")
         .output()
         .expect("a second run of this test");
     let log = String::from_utf8_lossy(&ended.stderr);
@@ -78,7 +78,7 @@ fn a_panic_in_a_vital_coroutine_ends_the_worker() {
 
 /// As `worker::run` begins, with its real log. Comes back only if the panic does not end the process.
 fn be_a_worker_that_panics() {
-    canvas_cluster::logging::start(LevelFilter::Info);
+    canvas_cluster::logging::start(LevelFilter::Info, LogFormat::Text);
     log_panics(SLOT);
     may::config()
         .set_workers(1)

@@ -8,20 +8,24 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use canvas_cluster::config::ServerTiming;
 use canvas_cluster::http::buffer::Pool;
 use canvas_cluster::http::client::TrustedProxies;
 use canvas_cluster::http::connection::{self, Arrival, Door, Patience};
+use canvas_cluster::http::context::Context;
 use canvas_cluster::http::head::{Head, Method, Target};
 use canvas_cluster::http::limits::Limits;
 use canvas_cluster::http::lobby::Lobby;
 use canvas_cluster::http::request_id::RequestId;
 use canvas_cluster::http::response::Response;
 use canvas_cluster::http::service::Service;
+use canvas_cluster::http::timing::Wanted;
 use canvas_cluster::http::turnstile::Turnstile;
 use canvas_cluster::http::watch::Watch;
 use canvas_cluster::scoreboard::Scoreboard;
 use canvas_cluster::sys;
 use canvas_cluster::worker::panics::log_panics;
+use log::kv::{Key, Value, VisitSource};
 
 /// How long a client waits for anything. Only a server that hangs lets it pass.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -54,7 +58,7 @@ impl Service for Echo {
         }
     }
 
-    fn answer(&self, call: String, body: &[u8], _: &RequestId) -> Response {
+    fn answer(&self, call: String, body: &[u8], _: &Context) -> Response {
         match call.as_str() {
             "GET /panic/answer" => panic!("on purpose, in {}", &call[11..]),
             "GET /hold" => {
@@ -109,12 +113,24 @@ impl log::Log for Kept {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let line = format!("{} {}", record.level(), record.args());
+        let mut line = format!("{} {}", record.level(), record.args());
+        let shown = record.key_values().visit(&mut Shown(&mut line));
+        shown.expect("fields that can be written");
         eprintln!("{line}");
         self.0.lock().expect("no holder panics").push(line);
     }
 
     fn flush(&self) {}
+}
+
+/// Fields behind a message.
+struct Shown<'l>(&'l mut String);
+
+impl<'kvs> VisitSource<'kvs> for Shown<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+        self.0.push_str(&format!(" {key}={value}"));
+        Ok(())
+    }
 }
 
 /// How often `/counted` was asked for.
@@ -223,6 +239,10 @@ fn start() -> (SocketAddr, SocketAddr, Arc<Watch>) {
         tally,
         access: None,
         trusted: TrustedProxies::default(),
+        timing: Wanted {
+            slow: Some(Duration::from_millis(1)),
+            server_timing: ServerTiming::Asked,
+        },
     });
     let address = accept(&door, Arrival::Direct);
     let proxied = accept(&door, Arrival::Proxied);
@@ -280,6 +300,11 @@ impl Raw {
             .read_to_end(&mut bytes)
             .expect("an orderly end and no reset");
         mask_date(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// Waits for the first byte of a response.
+    pub fn first_byte(&mut self) {
+        self.0.read_exact(&mut [0]).expect("a byte");
     }
 
     /// One response with a Content-Length, or an interim one.

@@ -133,6 +133,8 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         Kind::Listen { .. } => format!("127.0.0.1:{n}"),
         Kind::AccessLog { .. } => ["-", "/tmp/a.log", "b.log"][n - 1].to_owned(),
         Kind::AccessFormat { .. } => ["json", "combined", "json"][n - 1].to_owned(),
+        Kind::LogFormat { .. } => ["json", "logfmt", "text"][n - 1].to_owned(),
+        Kind::ServerTiming { .. } => ["asked", "always", "asked"][n - 1].to_owned(),
         Kind::LogLevel { .. } => ["error", "warn", "debug"][n - 1].to_owned(),
         Kind::Prefix { .. } => format!("p{n}:"),
         Kind::Path { .. }

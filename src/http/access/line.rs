@@ -48,6 +48,8 @@ pub struct Entry<'a> {
     pub duration: Duration,
     /// Sane already, see [`RequestId`](crate::http::request_id::RequestId).
     pub request_id: &'a str,
+    /// Of a valid `traceparent`. In JSON only: `combined` has no place for it.
+    pub trace_id: Option<&'a str>,
 }
 
 impl Entry<'_> {
@@ -104,13 +106,15 @@ impl Entry<'_> {
         write!(out, ",\"status\":{},\"sent\":{}", self.status, self.sent)?;
         member("referer", self.referer, FIELD_MOST, out);
         member("user_agent", self.user_agent, FIELD_MOST, out);
-        writeln!(
+        write!(
             out,
-            ",\"duration_us\":{},\"request_id\":\"{}\",\"pid\":{}}}",
+            ",\"duration_us\":{},\"request_id\":\"{}\"",
             self.duration.as_micros(),
-            short(self.request_id),
-            std::process::id()
-        )
+            short(self.request_id)
+        )?;
+        let trace_id = self.trace_id.map(str::as_bytes);
+        member("trace_id", trace_id, METHOD_MOST, out);
+        writeln!(out, ",\"pid\":{}}}", std::process::id())
     }
 }
 
@@ -216,6 +220,7 @@ mod tests {
             user_agent: Some(b"curl/8.5"),
             duration: Duration::from_micros(312),
             request_id: "abc-123",
+            trace_id: None,
         }
     }
 
@@ -236,10 +241,18 @@ mod tests {
             format!(
                 "{{\"time\":\"1994-11-06T08:49:37.250Z\",\"client\":\"192.0.2.7\",\"method\":\"GET\",\
                  \"target\":\"/api/images/?shoe_id=7\",\"version\":\"HTTP/1.1\",\"status\":200,\"sent\":467,\
-                 \"referer\":null,\"user_agent\":\"curl/8.5\",\"duration_us\":312,\"request_id\":\"abc-123\",\"pid\":{}}}\n",
+                 \"referer\":null,\"user_agent\":\"curl/8.5\",\"duration_us\":312,\"request_id\":\"abc-123\",\"trace_id\":null,\"pid\":{}}}\n",
                 std::process::id()
             )
         );
+        let traced = Entry {
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
+            ..entry()
+        };
+        let json: Value = serde_json::from_str(&written(&traced, AccessFormat::Json)).unwrap();
+        assert_eq!(json["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        let combined = written(&traced, AccessFormat::Combined);
+        assert_eq!(combined, written(&entry(), AccessFormat::Combined));
     }
 
     #[test]
@@ -306,6 +319,7 @@ mod tests {
             user_agent: Some(user_agent),
             duration: Duration::MAX,
             request_id: &"i".repeat(request_id::LONGEST),
+            trace_id: Some(&"a".repeat(32)),
             ..entry()
         };
         for format in [AccessFormat::Combined, AccessFormat::Json] {

@@ -137,6 +137,7 @@ mod tests {
             user_agent: None,
             duration: Duration::ZERO,
             request_id: id,
+            trace_id: None,
         }
     }
 

@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::{AccessLog, Entry};
+use crate::http::context::Context;
 use crate::http::head::Head;
 
 /// The request at hand.
@@ -13,8 +14,6 @@ use crate::http::head::Head;
 pub struct Visit {
     /// Whom the connection belongs to, as far as the connection itself tells.
     peer: IpAddr,
-    /// When the first byte was read.
-    began: Option<Instant>,
     client: Option<IpAddr>,
     /// Request line, Referer and User-Agent, one after the other: the input moves on before the answer is there.
     text: Vec<u8>,
@@ -27,7 +26,6 @@ impl Visit {
     pub fn new(peer: IpAddr) -> Self {
         Visit {
             peer,
-            began: None,
             client: None,
             text: Vec::new(),
             line: None,
@@ -44,11 +42,6 @@ impl Visit {
     /// The connection belongs to somebody else: a PROXY header said so.
     pub fn introduce(&mut self, peer: IpAddr) {
         self.peer = peer;
-    }
-
-    /// Bytes of a request are there; only the first call counts.
-    pub fn begin(&mut self) {
-        self.began.get_or_insert_with(Instant::now);
     }
 
     /// The head was understood: `line` is its first line.
@@ -74,8 +67,15 @@ impl Visit {
         start..self.text.len()
     }
 
-    /// The request is answered: its line goes to the log, and all is forgotten but the peer.
-    pub fn finish(&mut self, log: &AccessLog, status: u16, sent: usize, request_id: &str) {
+    /// The request is answered, within `duration` of its first byte: its line goes to the log, and all is forgotten but the peer.
+    pub fn finish(
+        &mut self,
+        log: &AccessLog,
+        status: u16,
+        sent: usize,
+        duration: Duration,
+        context: &Context,
+    ) {
         let text = |range: &Option<Range<usize>>| range.clone().map(|range| &self.text[range]);
         log.record(&Entry {
             client: self.client.unwrap_or(self.peer),
@@ -85,11 +85,12 @@ impl Visit {
             sent,
             referer: text(&self.referer),
             user_agent: text(&self.user_agent),
-            duration: self.began.map(|began| began.elapsed()).unwrap_or_default(),
-            request_id,
+            duration,
+            request_id: context.id.as_str(),
+            trace_id: context.trace_id(),
         });
         self.text.clear();
-        (self.began, self.client) = (None, None);
+        self.client = None;
         (self.line, self.referer, self.user_agent) = (None, None, None);
     }
 

@@ -12,6 +12,7 @@ mod lock;
 mod manager;
 pub mod notices;
 mod session;
+mod tracing;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -182,7 +183,9 @@ impl PostgresStore {
             .saturating_sub(MARGIN.min(left / 10))
             .as_millis()
             .max(1);
-        let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}");
+        let (comment, name) =
+            tracing::marks(&self.connector.url.application_name, &fence.traceparents());
+        let begin = format!("BEGIN{comment}; SET LOCAL statement_timeout = {limit}{name}");
         // Sent together: the server answers BEGIN first, and what follows is in its transaction.
         // Unless it was refused: then what follows commits by itself.
         let (strays, mut stray_shoes) = (Cell::new(false), Vec::new());

@@ -87,7 +87,10 @@ fn a_request_is_answered_in_time_although_its_lane_is_stuck() {
     let asked = [true, false].map(|write| {
         let lanes = lanes.clone();
         on_coroutine(move || match write {
-            true => lanes.change::<bool>(Change::Delete(7)).map(drop),
+            true => lanes
+                .ask_change(Change::Delete(7), None)
+                .and_then(Pending::wait)
+                .map(drop),
             false => lanes
                 .ask(7, Queues::push_row)
                 .and_then(Pending::wait)
@@ -288,7 +291,12 @@ fn changes_that_wait_are_made_together_each_with_its_outcome() {
     let lanes = start(store.clone(), 1, PATIENCE);
     let delete = |id| {
         let lanes = lanes.clone();
-        on_coroutine(move || lanes.change::<bool>(Change::Delete(id)))
+        on_coroutine(move || {
+            lanes
+                .ask_change(Change::Delete(id), None)
+                .and_then(Pending::wait)
+                .map(|changed| changed == Changed::Deleted(true))
+        })
     };
     let first = delete(0);
     // While the lane is at the first, the others gather.
@@ -377,7 +385,12 @@ fn writes_that_hang_leave_a_lane_for_reads() {
     *lock(&store.writes) = Some(gate);
     let delete = |id| {
         let lanes = lanes.clone();
-        on_coroutine(move || lanes.change::<bool>(Change::Delete(id)))
+        on_coroutine(move || {
+            lanes
+                .ask_change(Change::Delete(id), None)
+                .and_then(Pending::wait)
+                .map(|changed| changed == Changed::Deleted(true))
+        })
     };
     let mut writes = vec![delete(2)];
     until(|| busy(&lanes) == 1);
