@@ -94,7 +94,8 @@ pub fn man_page(command: &Command) -> String {
         );
     }
     page += "A worker that gets TERM or QUIT itself finishes once another one has taken its place; it ignores the others.\n\
-             .SH WORKERS\nEach slot has a worker. One that dies is replaced at once, and then ever more slowly. A slot whose workers don't get\n\
+             .SH WORKERS\nEach slot has a worker. One that dies is replaced at once, and then ever more slowly, unless nobody else serves. A slot\n\
+             whose workers don't get\n\
              ready five times in a row is degraded: the log says so once, ctl status and the status line name it, the others\n\
              serve for it, and it is tried on, down to twice a minute.\n\
              .SH EXIT STATUS\n\

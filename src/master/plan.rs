@@ -159,6 +159,8 @@ pub struct Plan {
     wanted: usize,
     slots: Vec<Slot>,
     roll: Option<Roll>,
+    /// Some worker has served at some time.
+    has_served: bool,
     /// A change waits for calm: workers that asked to be relieved are not replaced meanwhile.
     change_waits: bool,
     /// The number of the configuration that serves.
@@ -176,6 +178,7 @@ impl Plan {
             wanted: slots,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             roll: None,
+            has_served: false,
             change_waits: false,
             generation: 1,
             newest: 1,
@@ -304,12 +307,14 @@ impl Plan {
                 if let State::Starting { .. } = worker.state {
                     worker.state = State::Ready { since: now };
                     worker.served = true;
+                    self.has_served = true;
                     slot.note_boot(index, actions);
                 }
             } else if slot.successor.as_ref().is_some_and(|worker| {
                 // One whose boot took too long is dead in a moment, although it may have said this before.
                 worker.id == id && matches!(worker.state, State::Starting { .. })
             }) {
+                self.has_served = true;
                 slot.note_boot(index, actions);
                 slot.deaths = 0;
                 slot.retry_at = None;
@@ -321,10 +326,15 @@ impl Plan {
                     served: true,
                     ..worker
                 });
+                let newer = slot
+                    .current
+                    .as_ref()
+                    .is_some_and(|worker| worker.generation > self.newest);
                 let Some(roll) = &mut self.roll else { continue };
                 // Progress; a worker that merely comes back is none.
                 roll.failures = 0;
-                if let Step::Canary = roll.step {
+                // One that was to relieve a worn worker proves nothing of a configuration that came later.
+                if newer && let Step::Canary = roll.step {
                     roll.step = Step::Rest {
                         before: self.generation,
                     };
@@ -370,9 +380,10 @@ impl Plan {
                 .as_ref()
                 .is_some_and(|worker| worker.id == id)
             {
-                slot.successor = None;
+                let gone = slot.successor.take();
+                let tried = gone.is_some_and(|worker| worker.generation > self.newest);
                 match self.roll.map(|roll| roll.step) {
-                    Some(Step::Canary) => {
+                    Some(Step::Canary) if tried => {
                         self.roll = None;
                         actions.push(Action::RejectReload);
                         continue;
@@ -382,7 +393,7 @@ impl Plan {
                         slot.failed = true;
                         failed = Some(index);
                     }
-                    None => slot.note_failed_boot(index, actions),
+                    Some(Step::Canary) | None => slot.note_failed_boot(index, actions),
                 }
                 slot.back_off(index, salt, now);
             } else if let Some(worker) = slot.current.take_if(|worker| worker.id == id) {
@@ -410,10 +421,8 @@ impl Plan {
             self.give_up(slot, now, actions);
         }
         let deaths: u32 = self.slots.iter().map(|slot| slot.deaths).sum();
-        let any_ready = self
-            .workers()
-            .any(|worker| matches!(worker.state, State::Ready { .. }));
-        if self.phase == Phase::Starting && !any_ready && deaths >= HOPELESS_AFTER {
+        let hopeless = self.phase == Phase::Starting && !self.has_served;
+        if hopeless && deaths >= HOPELESS_AFTER {
             self.on_abort(actions);
             actions.push(Action::Exit { failed: true });
         }
@@ -445,15 +454,18 @@ impl Plan {
         for slot in &mut self.slots {
             let serving = slot.current.take().into_iter().chain(slot.successor.take());
             for mut worker in serving {
-                if worker.state != State::Killed {
-                    worker.state = State::Retiring { until };
-                    actions.push(Action::Stop(worker.id));
+                match worker.state {
+                    State::Starting { .. } | State::Ready { .. } | State::Retiring { .. } => {
+                        worker.state = State::Retiring { until };
+                    }
+                    // It hangs, and hears nothing: what was to end it soon still does.
+                    State::Aborting { .. } | State::Killed => {}
                 }
                 slot.retired.push(worker);
             }
             // Those that retire already are told too: what is idle on them need not wait any longer.
             for worker in &slot.retired {
-                if worker.state != State::Killed && !actions.contains(&Action::Stop(worker.id)) {
+                if let State::Retiring { .. } = worker.state {
                     actions.push(Action::Stop(worker.id));
                 }
             }

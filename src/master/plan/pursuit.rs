@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::slot::{Slot, State, Worker};
+use super::slot::{BACKOFF_FIRST, DEGRADED_AFTER, Slot, State, Worker};
 use super::{Action, KILL_GRACE, Phase, Plan, Roll, Step, WorkerId};
 
 /// What part of the slots is replaced at a time.
@@ -35,6 +35,7 @@ impl Plan {
             Phase::Starting | Phase::Running => {
                 self.pursue_roll(now, actions);
                 self.relieve_worn(now, actions);
+                self.hasten(now);
                 self.spawn_missing(now, actions);
                 let wanted = &self.slots[..self.wanted];
                 if self.phase == Phase::Starting && wanted.iter().all(Slot::serves) {
@@ -158,16 +159,33 @@ impl Plan {
         self.slots[slot].successor = Some(worker);
     }
 
+    /// While nobody serves, no slot waits for longer than after a second death. A pause is there to keep a slot that does badly
+    /// from disturbing the others; when there are no others it only keeps clients waiting. Workers that don't even get ready
+    /// are no help, and are waited for as long as there have been such in a row.
+    fn hasten(&mut self, now: Instant) {
+        if self.slots.iter().any(Slot::serves) {
+            return;
+        }
+        for slot in &mut self.slots[..self.wanted] {
+            if slot.failed_boots < DEGRADED_AFTER
+                && let Some(at) = &mut slot.retry_at
+            {
+                *at = (*at).min(now + BACKOFF_FIRST * (1 << slot.failed_boots));
+            }
+        }
+    }
+
     /// Fills the slots that should have a worker and have none.
     fn spawn_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        // A reload leaves out the slot that tries the new configuration, and those that it is about to drop.
+        // A reload leaves out the slots that it is about to drop, and those to which somebody comes anyway; but who tries the new
+        // configuration may fail, and until then the old one is all that there is.
         let (trying, beyond) = match self.roll {
             Some(Roll { slots, step, .. }) => (matches!(step, Step::Canary), slots),
             None => (false, usize::MAX),
         };
         for index in 0..self.wanted.min(beyond) {
             let slot = &self.slots[index];
-            let left_out = slot.successor.is_some() || (trying && index == 0);
+            let left_out = slot.successor.is_some() && !(trying && index == 0);
             if slot.current.is_none() && !left_out && slot.retry_at.is_none() {
                 let worker = self.start_worker(false, now);
                 actions.push(Action::Spawn {

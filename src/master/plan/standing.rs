@@ -113,6 +113,7 @@ impl Plan {
             },
             patience,
             wanted: standing.wanted,
+            has_served: standing.announced || slots.iter().any(Slot::serves),
             slots,
             roll: None,
             change_waits: false,

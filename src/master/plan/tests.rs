@@ -138,6 +138,26 @@ fn a_dead_worker_is_replaced_at_once_and_then_ever_more_slowly() {
     );
 }
 
+/// Two slots whose workers were killed in turn, again and again, were once both in their pauses: nobody served for seconds.
+#[test]
+fn somebody_serves_however_often_workers_die() {
+    let mut world = World::running(2);
+    for _ in 0..40 {
+        let victim = *world.alive.last().expect("one serves");
+        world.die(victim);
+        if world.alive.is_empty() {
+            let due = world.plan.next_due().expect("a retry is due");
+            assert!(due - world.now <= BACKOFF_FIRST, "{:?}", due - world.now);
+            world.now = due;
+            assert!(!spawned(&world.feed(Event::Tick)).is_empty());
+        }
+        let starting: Vec<WorkerId> = world.alive.clone();
+        for worker in starting {
+            world.feed(Event::Ready(worker));
+        }
+    }
+}
+
 #[test]
 fn a_first_generation_that_never_gets_ready_ends_the_server() {
     let mut world = World::start(1);
@@ -230,17 +250,96 @@ fn slots_come_and_go_with_a_reload() {
 
 #[test]
 fn a_worker_that_dies_while_its_slot_is_rolled_is_not_replaced_twice() {
-    let mut world = World::running(2);
-    let canary = spawned(&world.feed(Event::Reload { slots: 2 }))[0].0;
-    assert_eq!(spawned(&world.die(WorkerId(1))), []);
+    let mut world = World::running(3);
+    let canary = spawned(&world.feed(Event::Reload { slots: 3 }))[0].0;
+    let [(next, 1, false)] = spawned(&world.feed(Event::Ready(canary)))[..] else {
+        panic!("the second slot is next");
+    };
+    assert_eq!(spawned(&world.die(WorkerId(2))), []);
     assert_eq!(
-        spawned(&world.die(WorkerId(2))).len(),
+        spawned(&world.die(WorkerId(3))).len(),
         1,
         "another slot's is"
     );
-    world.feed(Event::Ready(canary));
+    world.feed(Event::Ready(next));
     world.settle();
-    assert_eq!(world.alive.len(), 2);
+    assert_eq!(world.alive.len(), 3);
+}
+
+/// The only worker once died while a new configuration hung in its first worker, and nobody served until that was killed.
+#[test]
+fn while_a_new_configuration_is_tried_the_old_one_goes_on() {
+    for succeeds in [true, false] {
+        let mut world = World::running(1);
+        let canary = spawned(&world.feed(Event::Reload { slots: 1 }))[0].0;
+        let [(again, 0, false)] = spawned(&world.die(WorkerId(1)))[..] else {
+            panic!("nobody serves");
+        };
+        world.feed(Event::Ready(again));
+        let actions = match succeeds {
+            true => world.feed(Event::Ready(canary)),
+            false => world.die(canary),
+        };
+        let expected = match succeeds {
+            true => Action::Retire(again),
+            false => Action::RejectReload,
+        };
+        assert!(actions.contains(&expected), "{actions:?}");
+        world.settle();
+        assert_eq!((world.alive.len(), world.plan.ready()), (1, 1));
+    }
+}
+
+/// A worker that was to relieve a worn one got ready after a reload had begun, and passed for its first worker.
+#[test]
+fn who_relieves_a_worn_worker_proves_no_configuration() {
+    for succeeds in [true, false] {
+        let mut world = World::running(2);
+        let [(relief, 1, false)] = spawned(&world.feed(Event::Worn(WorkerId(2))))[..] else {
+            panic!("it is relieved");
+        };
+        let [(_, 0, true)] = spawned(&world.feed(Event::Reload { slots: 2 }))[..] else {
+            panic!("the first slot tries it");
+        };
+        let actions = match succeeds {
+            true => world.feed(Event::Ready(relief)),
+            false => world.die(relief),
+        };
+        let decided = |action: &Action| matches!(action, Action::Adopt | Action::RejectReload);
+        assert!(!actions.iter().any(decided), "{actions:?}");
+    }
+}
+
+#[test]
+fn one_death_does_not_end_a_server_that_has_served() {
+    let mut world = World::start(2);
+    world.feed(Event::Ready(WorkerId(1)));
+    let mut starting = WorkerId(2);
+    for _ in 0..HOPELESS_AFTER {
+        let mut again = spawned(&world.die(starting));
+        if again.is_empty() {
+            world.now = world.plan.next_due().expect("a retry is due");
+            again = spawned(&world.feed(Event::Tick));
+        }
+        starting = again[0].0;
+    }
+    let actions = world.die(WorkerId(1));
+    assert!(
+        !actions.contains(&Action::Exit { failed: true }),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn who_hangs_is_ended_as_soon_when_the_server_stops() {
+    let mut world = World::running(1);
+    assert_eq!(
+        world.feed(Event::Hung(WorkerId(1))),
+        [Action::Abort(WorkerId(1))]
+    );
+    assert_eq!(world.feed(Event::Stop), [Action::StopAll]);
+    world.now += ABORT_GRACE;
+    assert_eq!(world.feed(Event::Tick), [Action::Kill(WorkerId(1))]);
 }
 
 #[test]

@@ -346,7 +346,11 @@ impl Watched {
         let relieves = |(other, by): (&WorkerId, &Known)| {
             by.life == Life::Serving
                 && match known.slot < slots && !goes {
-                    true => by.slot == known.slot && *other > worker,
+                    // The one that tries a new configuration may be older than who has come back meanwhile.
+                    true => {
+                        by.slot == known.slot
+                            && (*other > worker || by.generation > known.generation)
+                    }
                     false => by.slot < slots && by.generation == self.generation,
                 }
         };
@@ -410,6 +414,15 @@ impl Watched {
             "{replaced} slots of {} are replaced at once",
             self.slots()
         );
+
+        // Nobody serves, and yet somebody could: not for long.
+        let dark = !self.stopping && self.those(|life| life == Life::Serving).is_empty();
+        let patient = self.plan.slots.iter().take(wanted).find(|slot| {
+            let most = BACKOFF_FIRST * (1 << slot.failed_boots.min(DEGRADED_AFTER));
+            slot.failed_boots < DEGRADED_AFTER
+                && slot.retry_at.is_some_and(|at| at > self.now + most)
+        });
+        must!(!dark || patient.is_none(), "nobody serves, and {patient:?}");
 
         // Nobody is forgotten.
         let lonely = |slot: &usize| !self.workers.values().any(|known| known.slot == *slot);
