@@ -1,14 +1,15 @@
 //! SIGHUP: the configuration is read again and the workers are replaced one by one, and no client notices.
 
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::http::{Client, Request};
+use crate::support::http::{Client, Request, Trouble};
 use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
-use crate::support::process::alive;
+use crate::support::process::{alive, free_port};
 use crate::support::shoes::{create, list_target};
 use crate::support::sockets::{socket_inodes, watched_inodes};
 use crate::support::{Backend, PATIENCE, Server, alone, over_both_stores, wait_until};
@@ -247,6 +248,56 @@ fn the_number_of_workers_changes_without_a_lost_request() {
         tally.report(&format!("4 reloads to other numbers of workers, {style:?}"));
         tally.assert_all_ok();
     }
+}
+
+/// An address that goes was once left by its workers one by one, and who came to their queues waited for the end of the roll, to
+/// be reset then. Who comes in the moment in which the last of its sockets is closed still is: the kernel knows no way to
+/// close the door and serve those inside.
+#[test]
+fn an_address_comes_and_goes_and_keeps_nobody_waiting() {
+    const CLIENTS: usize = 3;
+    const SOCKETS: usize = 3;
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let ports = [free_port(), free_port()];
+    let listen = |count: usize| {
+        let addresses = ports.iter().take(count);
+        let addresses: Vec<String> = addresses.map(|port| format!("127.0.0.1:{port}")).collect();
+        configure(
+            backend.dir.path(),
+            &format!("workers = 3\nlisten = {addresses:?}\n"),
+        )
+    };
+    let file = listen(1);
+    let canvas = backend.canvas().arg("--config").arg(&file);
+    let mut server = canvas.launch_as_it_is();
+    server.wait_until_ready();
+    let stays = Load::start(server.address(), Style::ConnectionPerRequest, 3, reads());
+    let goes = SocketAddr::from(([127, 0, 0, 1], ports[1]));
+    for _ in 0..5 {
+        listen(2);
+        server.reload(3);
+        let load = Load::start(goes, Style::ConnectionPerRequest, CLIENTS, reads());
+        load.wait_for_answers(50);
+        listen(1);
+        server.reload(3);
+        wait_until(PATIENCE, "nobody to listen there", || {
+            TcpStream::connect(goes).is_err()
+        });
+        let tally = load.stop();
+        assert!(tally.other.is_empty(), "{tally:?}");
+        let mut reset = 0;
+        for ((_, kind), count) in &tally.trouble {
+            match kind {
+                Trouble::Refused => {}
+                Trouble::Reset | Trouble::Closed => reset += *count,
+                other => panic!("{other:?}: {tally:?}"),
+            }
+        }
+        assert!(reset <= (CLIENTS * SOCKETS) as u64, "{tally:?}");
+    }
+    stays.stop().assert_all_ok();
+    server.stop();
 }
 
 #[test]

@@ -56,8 +56,9 @@ fn time_of_one_in_queue(server: &Server, listener: u64) -> Duration {
     panic!("none of many connections has reached the queue");
 }
 
-/// What is measured is promised within 250 ms, which a busy machine may exceed; without siblings that look, nobody comes for
+/// What is promised, and what a machine that is busy may make of it once or twice. Without siblings that look, nobody comes for
 /// minutes.
+const PROMISED: Duration = Duration::from_millis(250);
 const MUCH_TOO_LONG: Duration = Duration::from_secs(10);
 
 #[test]
@@ -84,6 +85,7 @@ fn what_waits_in_the_queue_of_a_worker_that_hangs_is_answered_by_a_sibling() {
     }
     times.sort_unstable();
     println!("connections in the queue of a worker that hangs were answered after {times:?}");
+    assert!(times[times.len() / 2] <= PROMISED, "{times:?}");
     assert!(times[times.len() - 1] < MUCH_TOO_LONG, "{times:?}");
 }
 

@@ -145,7 +145,8 @@ impl Master {
                 at: at.map_or(0, |since| since.as_secs()),
             });
         }
-        if !self.plan.is_stopping() {
+        // Before every slot has served, what a change came to makes nobody ready.
+        if !self.plan.is_stopping() && !self.plan.is_starting() {
             let status = self.status();
             self.manager.tell(notify::Phase::Ready, &status);
         }

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::Listen;
 use crate::sys;
@@ -78,6 +79,19 @@ pub struct Listeners {
     bells: Vec<OwnedFd>,
     /// What the service manager passed and nobody has wanted yet.
     offers: Vec<Offer>,
+}
+
+/// A socket as workers have it. The one whose number is `i` modulo the number of slots is slot `i`'s; where an address has fewer
+/// sockets than there are slots, the numbers go on and a socket has several.
+#[derive(Debug)]
+pub struct Place<'l> {
+    /// Its number in its address's group.
+    pub number: usize,
+    /// Where the scoreboard says who attends to it.
+    pub mark: usize,
+    pub socket: &'l TcpListener,
+    /// Its connections begin with a PROXY header.
+    pub proxied: bool,
 }
 
 /// All that is handed to another image of the program.
@@ -210,13 +224,14 @@ impl Listeners {
         }
         let mut fresh = Vec::new();
         for listen in wanted {
+            let beside_own = self.has_port(listen.address.port());
             if !self.groups.iter().any(|group| group.serves(listen)) {
                 let offered = self.offers.extract_if(.., |offer| {
                     listen.address.port() != 0 && offer.address == listen.address
                 });
                 let offered: Vec<TcpListener> = offered.map(|offer| offer.socket).collect();
                 fresh.push(match offered.is_empty() {
-                    true => Group::bind(*listen, slots)?,
+                    true => Group::bind(*listen, slots, beside_own)?,
                     false => Group::adopt(*listen, offered, slots),
                 });
             }
@@ -234,6 +249,13 @@ impl Listeners {
         }
         self.groups.extend(fresh);
         Ok(())
+    }
+
+    /// Whether a socket of ours has this port, on whatever address: 0.0.0.0 and 127.0.0.1 are in each other's way.
+    fn has_port(&self, port: u16) -> bool {
+        let groups = self.groups.iter().map(|group| group.bound);
+        let mut own = groups.chain(self.offers.iter().map(|offer| offer.address));
+        port != 0 && own.any(|address| address.port() == port)
     }
 
     /// Lets all sockets listen: there will be somebody who serves them.
@@ -270,19 +292,24 @@ impl Listeners {
             .collect()
     }
 
-    /// All sockets of the wanted addresses, each with its number in its address's group, and whether its connections begin
-    /// with a PROXY header. Those whose number is `i` modulo the number of slots are slot `i`'s; where an address has
-    /// fewer sockets than there are slots, the numbers go on and a socket has several.
-    pub fn of(&self, wanted: &[Listen], slots: usize) -> Vec<(usize, &TcpListener, bool)> {
-        let mut sockets = Vec::new();
+    /// All sockets of the wanted addresses.
+    pub fn of(&self, wanted: &[Listen], slots: usize) -> Vec<Place<'_>> {
+        let mut places = Vec::new();
         for group in &self.groups {
             if let Some(listen) = wanted.iter().find(|listen| group.serves(listen)) {
                 let numbers = 0..group.sockets.len().max(slots);
                 let all = numbers.zip(group.sockets.iter().cycle());
-                sockets.extend(all.map(|(number, socket)| (number, socket, listen.proxied)));
+                // The same in every image of the program, whatever other addresses there are.
+                let first = xxh3_64(group.bound.to_string().as_bytes()) as usize / 2;
+                places.extend(all.map(|(number, socket)| Place {
+                    number,
+                    mark: first + number,
+                    socket,
+                    proxied: listen.proxied,
+                }));
             }
         }
-        sockets
+        places
     }
 
     /// The bells of so many slots.
@@ -331,7 +358,8 @@ impl Group {
         wanted.iter().any(|listen| self.serves(listen))
     }
 
-    fn bind(listen: Listen, slots: usize) -> Result<Self, ListenError> {
+    /// `beside_own` is whether other sockets of ours have the port: those of an address that is about to be given up.
+    fn bind(listen: Listen, slots: usize, beside_own: bool) -> Result<Self, ListenError> {
         let asked = listen.address;
         let fail = |error: io::Error| match error.raw_os_error() {
             Some(nix::libc::EADDRINUSE) => ListenError::InUse(asked),
@@ -340,6 +368,9 @@ impl Group {
         // The first socket takes the port alone: with SO_REUSEPORT already set, a second server of the same user
         // would share it in silence. Once it is ours, the option lets our other sockets join.
         let first = open(asked).map_err(fail)?;
+        if beside_own {
+            first.set_reuse_port(true).map_err(fail)?;
+        }
         first.bind(&asked.into()).map_err(fail)?;
         first.set_reuse_port(true).map_err(fail)?;
         let bound = first
@@ -510,7 +541,7 @@ mod tests {
         listeners.extend(&[any()], 4).expect("free");
         let numbers = |listeners: &Listeners| -> Vec<usize> {
             let sockets = listeners.of(&[any()], 1);
-            sockets.into_iter().map(|(number, _, _)| number).collect()
+            sockets.into_iter().map(|place| place.number).collect()
         };
         assert_eq!(numbers(&listeners), [0, 1, 2, 3]);
         listeners.extend(&[any()], 2).expect("enough");
@@ -560,16 +591,49 @@ mod tests {
         assert_eq!(listeners.retain(&[]), [kept_name(one.address)]);
     }
 
+    /// What README advises for clients on other hosts was once refused, since another process, ourselves, had the port; and after a
+    /// restart the sockets that the service manager kept were in the way.
+    #[test]
+    fn an_address_of_ours_may_become_wider_and_narrower() {
+        let mut listeners = Listeners::default();
+        listeners.extend(&[any()], 2).expect("free");
+        let narrow = listeners.addresses().next().expect("bound");
+        let wide = on(SocketAddr::from(([0, 0, 0, 0], narrow.address.port())));
+        for (from, to) in [(narrow, wide), (wide, narrow)] {
+            listeners.extend(&[to], 2).expect("it is ours");
+            let group = listeners
+                .groups
+                .iter()
+                .position(|group| group.bound == from.address);
+            let group = group.map(|group| listeners.groups.remove(group));
+            // The same at a restart: they are kept meanwhile.
+            let kept = group.into_iter().flat_map(|group| group.sockets);
+            let kept: Vec<_> = kept.map(|fd| (OwnedFd::from(fd), "a".to_owned())).collect();
+            assert_eq!(listeners.groups.len(), 1);
+            drop(listeners);
+            listeners = Listeners::default();
+            listeners.offer(kept);
+            listeners.extend(&[to], 2).expect("it is ours");
+            listeners.decline();
+        }
+        // And nobody else's is.
+        let mut other = Listeners::default();
+        assert!(matches!(
+            other.extend(&[wide], 1),
+            Err(ListenError::InUse(_))
+        ));
+    }
+
     #[test]
     fn slots_share_the_sockets_where_there_are_fewer() {
         let mut listeners = Listeners::default();
         listeners.extend(&[any()], 2).expect("free");
         let sockets = listeners.of(&[any()], 5);
-        let numbers: Vec<usize> = sockets.iter().map(|(number, _, _)| *number).collect();
+        let numbers: Vec<usize> = sockets.iter().map(|place| place.number).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
-        assert!(std::ptr::eq(sockets[0].1, sockets[4].1));
-        assert!(std::ptr::eq(sockets[1].1, sockets[3].1));
-        assert!(!std::ptr::eq(sockets[0].1, sockets[1].1));
+        let same =
+            |one: usize, other: usize| std::ptr::eq(sockets[one].socket, sockets[other].socket);
+        assert!(same(0, 4) && same(1, 3) && !same(0, 1));
     }
 
     #[test]
@@ -583,7 +647,7 @@ mod tests {
         listeners.extend(&both, 1).expect("free");
         let marks = |listeners: &Listeners, wanted: &[Listen]| -> Vec<bool> {
             let sockets = listeners.of(wanted, 1);
-            sockets.into_iter().map(|(_, _, proxied)| proxied).collect()
+            sockets.into_iter().map(|place| place.proxied).collect()
         };
         assert_eq!(marks(&listeners, &both), [false, true]);
         assert_eq!(marks(&listeners, &both[1..]), [true]);

@@ -157,7 +157,7 @@ struct Master {
 /// # Errors
 /// The server could not start. Once it has, it ends only because it was told to.
 pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
-    let signals = Signals::listen()
+    let mut signals = Signals::listen()
         .map_err(|error| MasterError::System("can't listen for signals", error))?;
     limits::fit(&config);
     let mut listeners = Listeners::default();
@@ -166,7 +166,10 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         .extend(&config.listen, config.workers.count())
         .map_err(MasterError::Listen)?;
     let control = Control::open(&config.control_socket).map_err(MasterError::Control)?;
-    prepare(&config)?;
+    if !prepare(&config, &mut signals)? {
+        log::info!("master: stopped before it served");
+        return Ok(());
+    }
     if worker::privileges::stays_root(&config) {
         log::warn!(
             "master: workers run as root, which they don't need; --user NAME makes them run as NAME"
@@ -221,7 +224,10 @@ impl Master {
         loop {
             let waits = self.wishes.are_there()
                 || self.upgrade.is_under_way()
-                || self.preparation.is_some();
+                || self.preparation.is_some()
+                || events
+                    .iter()
+                    .any(|event| matches!(event, Event::Reload { .. }));
             self.plan.let_change_wait(waits);
             for event in std::mem::take(&mut events) {
                 let actions = self.plan.on(event, Instant::now());
@@ -232,7 +238,10 @@ impl Master {
                     events.extend(self.perform(action));
                 }
             }
-            events.extend(self.pursue_upgrade());
+            // What has happened and is not decided yet would be lost with this image.
+            if events.is_empty() {
+                events.extend(self.pursue_upgrade());
+            }
             self.give_up_overdue_preparation();
             // An upgrade reads the configuration anyway; if it is refused, the wish comes true afterwards. What is left to
             // do of one comes before another one.
@@ -453,6 +462,7 @@ impl Master {
                     worker,
                     Order::Leave(Leave::Retire {
                         within: self.config.drain_timeout,
+                        sweep: self.changes_addresses(),
                     }),
                 );
             }
@@ -562,6 +572,15 @@ impl Master {
             Action::Exit { .. } => {}
         }
         None
+    }
+
+    /// Whether the configuration that comes listens elsewhere than the one that goes: then the workers that serve one of them hold
+    /// sockets of which those of the other know nothing.
+    fn changes_addresses(&self) -> bool {
+        let others = self.candidate.iter().chain(&self.other);
+        others
+            .into_iter()
+            .any(|other| other.listen != self.config.listen)
     }
 
     /// Puts the configuration in force that was not, and lays the other one aside.
@@ -798,11 +817,12 @@ fn start_worker(
         logging::adopt(config.log_level, config.log_format);
         let inherited: io::Result<Vec<Inherited>> = sockets
             .iter()
-            .map(|(number, socket, proxied)| {
+            .map(|place| {
                 Ok(Inherited {
-                    number: *number,
-                    socket: socket.try_clone()?,
-                    proxied: *proxied,
+                    number: place.number,
+                    mark: place.mark,
+                    socket: place.socket.try_clone()?,
+                    proxied: place.proxied,
                 })
             })
             .collect();

@@ -1,13 +1,18 @@
 //! What must be there before workers of a configuration can start, made by a child: the embedded database, if that is what is
 //! configured, and a look whether the workers' user reaches what it must. That takes a database client and that user, and
-//! the master never gets near either. At the start the master waits for it; at a reload it does not, for a disk may hang.
+//! the master never gets near either. At the start the master waits for it and for signals; at a reload it goes on meanwhile, for a
+//! disk may hang.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::plan::Event;
+use super::signals::{Request, Signals};
 use super::spawn::{self, End};
 use super::{Master, MasterError};
 use crate::config::Config;
@@ -39,6 +44,13 @@ impl Preparation {
         self.until
     }
 
+    fn overdue(&self) -> MasterError {
+        MasterError::Prepare(format!(
+            "what workers need could not be prepared within {:?} (--boot-timeout)",
+            self.config.boot_timeout
+        ))
+    }
+
     /// Ends the child, be it that it hangs in the kernel until later. Nobody waits for it any more.
     pub(super) fn end(&self) {
         if let Err(error) = kill(self.child, Signal::SIGKILL) {
@@ -47,11 +59,38 @@ impl Preparation {
     }
 }
 
-/// Lets a child do it, and waits for it.
-pub(super) fn prepare(config: &Config) -> Result<(), MasterError> {
-    match start(config)? {
-        None => Ok(()),
-        Some(child) => verdict(spawn::wait_for(child).map_err(failed)?),
+/// Lets a child do it, and waits for it: false if the server is told to stop meanwhile.
+///
+/// # Errors
+/// The child has failed, or takes longer than a worker may to start.
+pub(super) fn prepare(config: &Config, signals: &mut Signals) -> Result<bool, MasterError> {
+    let Some(child) = start(config)? else {
+        return Ok(true);
+    };
+    let made = Preparation::of(child, config.clone());
+    loop {
+        let left = made.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            made.end();
+            return Err(made.overdue());
+        }
+        // Rounded up, or the loop would spin through the last millisecond.
+        let timeout = PollTimeout::try_from(left.as_millis().min(60_000) as u32 + 1);
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        let asked = signals.take();
+        if asked.contains(&Request::Stop) || asked.contains(&Request::Abort) {
+            made.end();
+            return Ok(false);
+        }
+        while let Some((pid, end)) = spawn::reap() {
+            if made.is(pid) {
+                return verdict(end).map(|()| true);
+            }
+        }
     }
 }
 
@@ -107,10 +146,7 @@ impl Master {
         if let Some(made) = self.preparation.take_if(|made| made.until <= now) {
             made.end();
             self.withdraw_addresses();
-            self.refuse_reload(&MasterError::Prepare(format!(
-                "what workers need could not be prepared within {:?} (--boot-timeout)",
-                made.config.boot_timeout
-            )));
+            self.refuse_reload(&made.overdue());
         }
     }
 }

@@ -88,18 +88,3 @@ pub fn reap() -> Option<(Pid, End)> {
         }
     }
 }
-
-/// Waits for one child to end, for however long. Only before the master's loop runs.
-///
-/// # Errors
-/// Those of waitpid(2).
-pub fn wait_for(child: Pid) -> io::Result<End> {
-    loop {
-        match waitpid(child, None) {
-            Ok(WaitStatus::Exited(_, code)) => return Ok(End::Exit(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(End::Signal(signal)),
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}

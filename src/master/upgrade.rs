@@ -286,9 +286,9 @@ impl Master {
         if self.control.is_answering() {
             return Vec::new();
         }
-        let Some(handover) = self.handover() else {
+        if self.handover().is_none() {
             return Vec::new();
-        };
+        }
         let blocked = match Blocked::now() {
             Ok(blocked) => blocked,
             Err(error) => {
@@ -302,18 +302,17 @@ impl Master {
             drop(blocked);
             return self.heed(&heard);
         }
-        if heard.contains(&Request::Reopen) {
-            self.reopen_logs();
-        }
-        // A wish to read the configuration again comes true with the upgrade.
+        // Heeded here, they are handed over as wishes. One to read the configuration again comes true with the upgrade.
+        let events = self.heed(&heard);
         self.manager.tell(Phase::Reloading, "upgrading");
-        let error = match self.exec(&handover) {
-            Ok(never) => match never {},
-            Err(error) => error,
+        let error = match self.handover().map(|handover| self.exec(&handover)) {
+            Some(Ok(never)) => match never {},
+            Some(Err(error)) => error,
+            None => io::Error::other("a worker is being replaced"),
         };
         drop(blocked);
         self.refuse_upgrade(&format!("it can't be run: {error}"));
-        self.heed(&heard)
+        events
     }
 
     fn exec(&self, handover: &Handover) -> io::Result<std::convert::Infallible> {

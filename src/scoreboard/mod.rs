@@ -111,18 +111,18 @@ impl Scoreboard {
         }
     }
 
-    fn socket(&self, number: usize) -> &AtomicU64 {
-        &self.words[HEADER + ENTRIES + number % SOCKETS]
+    fn socket(&self, mark: usize) -> &AtomicU64 {
+        &self.words[HEADER + ENTRIES + mark % SOCKETS]
     }
 
-    /// Says that somebody accepts from the sockets of this number, at this [`moment`].
-    pub fn attend(&self, number: usize, moment: u64) {
-        self.socket(number).store(moment, Ordering::Relaxed);
+    /// Says that somebody accepts from the sockets of this mark, at this [`moment`].
+    pub fn attend(&self, mark: usize, moment: u64) {
+        self.socket(mark).store(moment, Ordering::Relaxed);
     }
 
     /// When somebody last accepted from them.
-    pub fn last_attended(&self, number: usize) -> u64 {
-        self.socket(number).load(Ordering::Relaxed)
+    pub fn last_attended(&self, mark: usize) -> u64 {
+        self.socket(mark).load(Ordering::Relaxed)
     }
 
     fn slot(&self, slot: usize) -> &AtomicU64 {

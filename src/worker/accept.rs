@@ -12,6 +12,7 @@ use may::io::{CoIo, WaitIo, WaitIoWaker};
 
 use super::Inherited;
 use super::balance::Balance;
+use super::steward::TICK;
 use crate::http::connection::{self, Arrival, Door};
 use crate::http::service::Service;
 use crate::scoreboard::Scoreboard;
@@ -29,8 +30,12 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 const TURN: u32 = 32;
 
 /// A worker says at every tick that it attends to its listeners: longer than this many milliseconds without is a tick and a
-/// half, and leaves another tick to the 250 ms in which somebody is to look.
+/// half.
 const UNATTENDED: u64 = 150;
+
+/// Within so many milliseconds somebody is to look into a queue: README's promise. A sibling notices at its next tick.
+const LOOKED_INTO: u64 = 250;
+const _: () = assert!(UNATTENDED + TICK.as_millis() as u64 <= LOOKED_INTO);
 
 /// How to stop accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,7 +331,7 @@ impl<S: Service> Siblings<S> {
     pub fn tick(&self, gate: &Gate, now: u64) {
         let mut listeners = lock(&self.listeners);
         for listener in listeners.iter() {
-            let last = self.scoreboard.last_attended(listener.number);
+            let last = self.scoreboard.last_attended(listener.mark);
             if now.saturating_sub(last) > UNATTENDED {
                 self.take(listener, gate, || true);
             }

@@ -27,7 +27,7 @@ pub struct Clock<S> {
     /// The worker's row of it.
     pub row: Row,
     pub slot: usize,
-    /// The numbers of the sockets that this worker accepts from.
+    /// The marks of the sockets that this worker accepts from.
     pub attended: Vec<usize>,
 }
 
@@ -58,8 +58,8 @@ impl<S: Service> Clock<S> {
         self.row.beat(now);
         if self.gate.is_open() {
             self.scoreboard.occupy(self.slot, self.row);
-            for number in &self.attended {
-                self.scoreboard.attend(*number, now);
+            for mark in &self.attended {
+                self.scoreboard.attend(*mark, now);
             }
         }
         now

@@ -22,7 +22,8 @@ pub enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
     /// A successor serves: accept no more, finish what is in flight, let idle clients stay until they ask again.
-    Retire { within: Duration },
+    /// With `sweep` what waits in the queues is served first: nobody else may know of one of the sockets.
+    Retire { within: Duration, sweep: bool },
     /// The server stops: serve what waits in the listener's queue, finish what is in flight, close what is idle.
     Stop { within: Duration },
 }
@@ -83,14 +84,14 @@ impl Channel {
     /// # Errors
     /// The peer is gone, or has left hundreds of messages unread.
     pub fn order(&self, order: Order) -> io::Result<()> {
-        let (kind, within) = match order {
-            Order::Leave(Leave::Retire { within }) => (RETIRE, within),
-            Order::Leave(Leave::Stop { within }) => (STOP, within),
-            Order::Reopen => (REOPEN, Duration::ZERO),
+        let (kind, within, sweep) = match order {
+            Order::Leave(Leave::Retire { within, sweep }) => (RETIRE, within, sweep),
+            Order::Leave(Leave::Stop { within }) => (STOP, within, true),
+            Order::Reopen => (REOPEN, Duration::ZERO, false),
         };
-        let mut message = [kind, 0, 0, 0, 0];
+        let mut message = [kind, 0, 0, 0, 0, u8::from(sweep)];
         let within = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
-        message[1..].copy_from_slice(&within.to_le_bytes());
+        message[1..5].copy_from_slice(&within.to_le_bytes());
         self.send(&message)
     }
 
@@ -113,13 +114,15 @@ impl Channel {
 
     /// The next order, without waiting.
     pub fn hear_order(&self) -> Heard<Order> {
-        let mut message = [0; 5];
+        let mut message = [0; 6];
         match self.receive(&mut message) {
-            Heard::Message([kind @ (RETIRE | STOP), within @ ..]) => {
-                let within = within.try_into().map_or(0, u32::from_le_bytes);
-                let within = Duration::from_millis(within.into());
-                Heard::Message(Order::Leave(if *kind == RETIRE {
-                    Leave::Retire { within }
+            Heard::Message(&[kind @ (RETIRE | STOP), a, b, c, d, sweep]) => {
+                let within = Duration::from_millis(u32::from_le_bytes([a, b, c, d]).into());
+                Heard::Message(Order::Leave(if kind == RETIRE {
+                    Leave::Retire {
+                        within,
+                        sweep: sweep != 0,
+                    }
                 } else {
                     Leave::Stop { within }
                 }))
@@ -171,6 +174,11 @@ mod tests {
         let orders = [
             Order::Leave(Leave::Retire {
                 within: Duration::from_secs(30),
+                sweep: false,
+            }),
+            Order::Leave(Leave::Retire {
+                within: Duration::from_secs(30),
+                sweep: true,
             }),
             Order::Reopen,
             Order::Leave(Leave::Stop {

@@ -104,6 +104,8 @@ pub struct Assignment<'a> {
 pub struct Inherited {
     /// Which of its address's sockets it is.
     pub number: usize,
+    /// Where the scoreboard says who attends to it.
+    pub mark: usize,
     pub socket: TcpListener,
     /// Its connections begin with a PROXY header.
     pub proxied: bool,
@@ -325,7 +327,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     prctl::set_pdeathsig(None).map_err(|error| format!("can't outlive the master: {error}"))?;
     let (accepting, accepts) = mpsc::channel();
     let sockets = own.len();
-    let attended = own.iter().map(|listener| listener.number).collect();
+    let attended = own.iter().map(|listener| listener.mark).collect();
     for listener in own {
         let (gate, door, accepting) = (gate.clone(), door.clone(), accepting.clone());
         let balance = balance.clone();

@@ -20,7 +20,7 @@ use crate::scoreboard::Row;
 use crate::scoreboard::counters::Counter;
 
 /// How often deadlines are looked at: the grain of every timeout of a connection.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// When the server stops, how long an idle client may still send the request that it may have on its way.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -86,7 +86,8 @@ impl Steward<'_> {
             }
             if leaving.is_none() && alone_at.is_some_and(|at| at <= Instant::now()) {
                 let within = self.drain_timeout;
-                leaving = Some(self.leave(Leave::Retire { within }));
+                let sweep = false;
+                leaving = Some(self.leave(Leave::Retire { within, sweep }));
             }
             self.gate.wake_clock();
             let Some(leaving) = &mut leaving else {
@@ -222,8 +223,11 @@ impl Leaving {
         watch.drain();
         let now = Instant::now();
         match how {
-            Leave::Retire { within } => {
-                gate.close(Close::AtOnce);
+            Leave::Retire { within, sweep } => {
+                gate.close(match sweep {
+                    true => Close::WhenEmpty,
+                    false => Close::AtOnce,
+                });
                 Leaving {
                     until: now + within,
                     evict_at: now + within,
