@@ -9,7 +9,7 @@ use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
 use crate::support::relay::Relay;
 use crate::support::shoes::{create, draft, list_target, put, row};
-use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
+use crate::support::{Backend, Canvas, Dir, PATIENCE, Server, alone, wait_until};
 
 /// So long that nothing in these tests is seen because its time was over.
 const FOR_EVER: [&str; 2] = ["--l1-ttl", "1h"];
@@ -185,6 +185,31 @@ fn what_a_killed_worker_wrote_is_told_to_other_hosts() {
     }
 }
 
+/// A Redis that lets nobody subscribe, as an access list without channels does, was once taken for one that had nothing to tell.
+#[test]
+fn a_host_that_may_not_subscribe_keeps_nothing() {
+    let redis = Redis::private();
+    let mut backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let here = backend.canvas().workers(1).args(FOR_EVER).start();
+    redis.command("ACL SETUSER deaf on >loop ~* +@all resetchannels");
+    let own = backend.redis_url.clone().expect("a backend with Redis");
+    let (_, place) = own.rsplit_once('@').expect("a URL with a password");
+    backend.redis_url = Some(format!("redis://deaf:loop@{place}"));
+    let mut there = backend.canvas().workers(1).args(FOR_EVER).start();
+    there.allow("redis");
+    there.wait_for_line("it lets us not subscribe");
+    let id = create(&here, 7, &[("img1", "0")]);
+    for write in 1..=5 {
+        let text = write.to_string();
+        here.call(&put(id, draft(7, &[("img1", &text)])))
+            .expect(200);
+        for _ in 0..3 {
+            assert!(shows(&there, &text), "it is behind at write {write}");
+        }
+    }
+}
+
 #[test]
 fn a_write_past_the_server_is_seen_when_its_time_is_over() {
     let backend = Backend::sqlite();
@@ -261,6 +286,34 @@ fn a_write_past_the_server_is_seen_at_once_where_the_database_tells() {
     }
     backend.execute("TRUNCATE shoe_images");
     wait_until_all_show(&server, 7, "[]");
+}
+
+/// What such a server had written was once taken for known in a Redis that it has never heard of.
+#[test]
+fn a_write_of_a_server_without_the_redis_is_seen_where_the_database_tells() {
+    let backend = telling();
+    let url = backend.redis_url.clone().expect("a backend with Redis");
+    let here = serve_hearing(&backend);
+    let other = Dir::new();
+    let without = Canvas::new(other.path())
+        .env("CANVAS_DATABASE_URL", &backend.database_url)
+        .workers(1)
+        .start();
+    let id = create(&without, 7, &[("img1", "0")]);
+    let shown = |img1: &str| format!("[{}]", row(id, 7, &[("img1", img1)]));
+    for write in 0..5 {
+        wait_until_all_show(&here, 7, &shown(&write.to_string()));
+        let known = format!(r#""img1":"{write}""#);
+        wait_until(PATIENCE, "the answer to be in Redis", || {
+            here.get(&list_target(7)).expect(200);
+            redis::holds(&url, &known)
+        });
+        let next = (write + 1).to_string();
+        without
+            .call(&put(id, draft(7, &[("img1", &next)])))
+            .expect(200);
+    }
+    wait_until_all_show(&here, 7, &shown("5"));
 }
 
 /// What was told while nobody heard is made good by forgetting everything.
@@ -375,7 +428,7 @@ fn a_write_from_before_the_listener_first_heard_is_seen() {
     }
 }
 
-/// The tool once passed for a server, which tells the caches itself: what Redis held of those shoes stayed.
+/// The tool tells no cache.
 #[test]
 fn what_the_seed_adds_is_seen_where_the_database_tells() {
     let backend = telling();

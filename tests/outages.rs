@@ -294,6 +294,105 @@ fn a_frozen_redis_fails_no_request() {
     }
 }
 
+/// Writes that came together once waited for a silent Redis one after another, inside of their transaction.
+#[test]
+fn many_writes_at_once_wait_for_a_frozen_redis_once() {
+    const WRITERS: i32 = 64;
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let mut server = serve(&backend);
+    server.allow("redis");
+    for (_, mut client) in server.one_client_per_worker() {
+        client.get(&list_target(1)).expect("an answer").expect(200);
+    }
+    let mut clients: Vec<_> = (0..WRITERS).map(|_| server.connect()).collect();
+    redis.freeze();
+    for (shoe, client) in (100..).zip(&mut clients) {
+        client
+            .send_raw(&post(draft(shoe, &[])).bytes())
+            .expect("a request");
+    }
+    for client in &mut clients {
+        client.receive(true).expect("an answer").expect(201);
+    }
+    redis.thaw();
+    let stored = backend.count("SELECT count(*) FROM shoe_images");
+    assert_eq!(stored, i64::from(WRITERS));
+}
+
+/// A Redis that answers and refuses was once told of the debt by every batch, and told all hosts of it each time.
+#[test]
+fn a_redis_that_refuses_writes_is_left_alone() {
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let mut server = serve(&backend);
+    server.allow("redis");
+    let url = backend.redis_url.clone().expect("a backend with Redis");
+    let id = create(&server, 7, &[("img1", "a")]);
+    redis.refuse_writes();
+    server
+        .call(&put(id, draft(7, &[("img1", "b")])))
+        .expect(200);
+    let (before, begun) = (redis.calls("publish"), redis.calls("set"));
+    for shoe in 100..400 {
+        server.get(&list_target(shoe)).expect(200);
+    }
+    for (_, mut client) in server.one_client_per_worker() {
+        let rows = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(rows.json()[0]["img1"], "b");
+    }
+    assert_eq!(redis.calls("publish"), before, "nothing was settled");
+    // A few of each worker's clerk.
+    assert!(
+        redis.calls("set") < begun + 50,
+        "it is asked again and again"
+    );
+    redis.accept_writes();
+    wait_until(PATIENCE, "Redis to be filled again", || {
+        server.get(&list_target(7)).expect(200);
+        redis::holds(&url, r#""img1":"b""#)
+    });
+}
+
+/// A Redis that was made a replica, as by a failover, answers reads and takes no tombstone.
+#[test]
+fn a_redis_that_became_a_replica_counts_as_gone() {
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let mut server = serve(&backend);
+    server.allow("redis");
+    let id = create(&server, 7, &[("img1", "a")]);
+    for (_, mut client) in server.one_client_per_worker() {
+        client.get(&list_target(7)).expect("an answer").expect(200);
+    }
+    redis.command("REPLICAOF 127.0.0.1 1");
+    server
+        .call(&put(id, draft(7, &[("img1", "b")])))
+        .expect(200);
+    server.wait_for_line("redis: not available");
+    for (worker, mut client) in server.one_client_per_worker() {
+        let rows = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(
+            rows.json()[0]["img1"],
+            "b",
+            "worker {worker} is out of date"
+        );
+    }
+    redis.command("REPLICAOF NO ONE");
+    server.wait_for_line("redis: available again");
+    for (worker, mut client) in server.one_client_per_worker() {
+        let rows = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(
+            rows.json()[0]["img1"],
+            "b",
+            "worker {worker} is out of date"
+        );
+    }
+}
+
 #[test]
 fn a_database_without_the_table_is_told_apart_and_mended() {
     let backend = Backend::unmigrated_postgres_redis();
@@ -322,8 +421,12 @@ impl SmallDisk {
     }
 
     fn grow(&self) {
+        self.remount("size=8m");
+    }
+
+    fn remount(&self, how: &str) {
         let mount = Command::new("mount")
-            .args(["-o", "remount,size=8m"])
+            .args(["-o", &format!("remount,{how}")])
             .arg(&self.0)
             .status();
         assert!(mount.expect("mount").success());
@@ -378,5 +481,40 @@ fn a_full_disk_refuses_writes_and_answers_reads() {
         backend.count("SELECT count(*) FROM shoe_images"),
         stored as i64 + 1
     );
+    server.stop();
+}
+
+/// The file system of the SQLite file may only be read, as after an error of its disk: writes are refused in words, reads go
+/// on, and once it may be written again all is well.
+#[test]
+fn a_read_only_file_system_refuses_writes_and_answers_reads() {
+    let mut backend = Backend::unmigrated_sqlite();
+    let folder = backend.dir.join("small");
+    std::fs::create_dir(&folder).expect("a folder");
+    let Some(disk) = SmallDisk::over(&folder) else {
+        eprintln!("can't mount here: the stores' tests have a connection that may only read");
+        return;
+    };
+    backend.database_url = format!("sqlite:{}", folder.join("shoes.db").display());
+    backend.migrate();
+    let first = serve(&backend);
+    let row = post(draft(7, &[("img1", "a")]));
+    first.call(&row).expect(201);
+    first.stop();
+    disk.remount("ro");
+    let mut server = serve(&backend);
+    server.allow("readonly");
+    for (_, mut client) in server.one_client_per_worker() {
+        let rows = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(rows.json().as_array().map(Vec::len), Some(1));
+        let problem = client.call(&row).expect("an answer").problem(503);
+        assert_eq!(problem.kind, "/problems/store-refuses", "{problem:?}");
+        assert!(problem.detail.contains("read-only"), "{problem:?}");
+    }
+    disk.remount("rw");
+    wait_until(PATIENCE, "writes to work again", || {
+        server.call(&row).status == 201
+    });
+    assert_eq!(backend.count("SELECT count(*) FROM shoe_images"), 2);
     server.stop();
 }

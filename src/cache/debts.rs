@@ -1,6 +1,7 @@
 //! Seeing to Redis' return, and paying debts: a write that could not reach Redis may have left an old answer there, and nobody told the other hosts. A new
 //! epoch makes all answers of before worthless, and a message makes every host forget what it keeps. Whoever of this host
-//! reaches Redis first does both: a lane that asks for something, or, since nobody may ask, a thread of the worker's own.
+//! reaches Redis first does both. That is a thread of each worker's own, the clerk: lanes would have to wait for a Redis that is
+//! away, and would ask one that refuses again and again.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -12,11 +13,20 @@ use redis::{Client, RedisResult};
 
 use super::breaker::Breaker;
 use super::invalidations;
-use super::link::{Link, describe};
+use super::link::{Link, describe, is_away};
 use crate::scoreboard::Scoreboard;
 
 /// How long to leave Redis alone after it failed.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long at most after it has refused, which it will do again: twice as long each time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+/// Begins an epoch, and tells everybody of it. One that can't be stored, since there is no memory left, is made up for by having
+/// none: the next reader begins one. KEYS: the epoch's key. ARGV: the epoch, the channel, the message.
+const SETTLE: &str = "local set = redis.pcall('SET', KEYS[1], ARGV[1]) \
+    if type(set) == 'table' and set.err then redis.call('DEL', KEYS[1]) end \
+    redis.call('PUBLISH', ARGV[2], ARGV[3])";
 
 /// The workers of a host see a debt at about the same time; the first of them is enough.
 const SPREAD: u64 = 100;
@@ -39,15 +49,13 @@ impl Debts {
         let Some(debt) = self.scoreboard.redis_debt() else {
             return Ok(());
         };
-        redis::pipe()
-            .cmd("SET")
+        redis::cmd("EVAL")
+            .arg(SETTLE)
+            .arg(1)
             .arg(&self.epoch_key)
             .arg(link.new_epoch())
-            .ignore()
-            .cmd("PUBLISH")
             .arg(&self.channel)
             .arg(invalidations::message_of_everything(&self.scoreboard))
-            .ignore()
             .query::<()>(&mut link.connection)?;
         self.scoreboard.settle_redis(debt);
         log::info!(
@@ -78,16 +86,40 @@ impl Debts {
     }
 
     fn settle_at_last(&self) {
+        let mut pause = PAUSE;
         while self.breaker.is_open() || self.scoreboard.redis_debt().is_some() {
-            let settled =
-                Link::new(&self.client, &self.breaker).and_then(|mut link| self.settle(&mut link));
+            let settled = Link::new(&self.client, &self.breaker).and_then(|mut link| {
+                self.try_to_write(&mut link)?;
+                self.settle(&mut link)
+            });
             match settled {
                 Ok(()) => self.breaker.close(),
                 Err(error) => {
                     log::debug!("redis: still not available: {}", describe(&error));
-                    thread::sleep(PAUSE);
+                    if is_away(&error) {
+                        pause = PAUSE;
+                    } else {
+                        self.breaker.complain(&describe(&error));
+                        pause = LONGEST_PAUSE.min(pause * 2);
+                    }
+                    thread::sleep(pause);
                 }
             }
+        }
+    }
+
+    /// Whether it is one that takes writes, be it that it refuses this one for want of memory: a replica, or one that is not up
+    /// yet, answers too.
+    fn try_to_write(&self, link: &mut Link) -> RedisResult<()> {
+        let written = redis::cmd("SET")
+            .arg(format!("{}:probe", self.epoch_key))
+            .arg("")
+            .arg("PX")
+            .arg(1)
+            .query::<()>(&mut link.connection);
+        match written {
+            Err(error) if !is_away(&error) => Ok(()),
+            written => written,
         }
     }
 }

@@ -7,9 +7,10 @@ use std::thread::Thread;
 use std::time::Duration;
 use std::{io, thread};
 
-use redis::{Client, RedisError};
+use redis::{Client, ErrorKind, RedisError, Value};
 
 use super::l1::Trust;
+use super::link::{describe, is_away};
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::generations::Entry;
 
@@ -77,14 +78,22 @@ pub(super) fn listen(
     thread::Builder::new()
         .name("invalidations".to_owned())
         .spawn(move || {
+            let mut is_told = false;
             loop {
                 let Err(error) = hear(&client, &channel, &scoreboard, &trust, &clerk);
                 trust.suspend();
                 call_for(&clerk, &scoreboard);
-                // The breaker of the lanes' connections says that Redis is away; one voice is enough.
-                log::debug!(
+                // The breaker of the lanes' connections says that Redis is away; one voice is enough. That it is there and
+                // refuses only this thread hears of.
+                let level = match is_away(&error) || is_told {
+                    true => log::Level::Debug,
+                    false => log::Level::Warn,
+                };
+                is_told |= level == log::Level::Warn;
+                log::log!(
+                    level,
                     "redis: writes of other hosts are not heard, so this worker's own cache is passed by: {}",
-                    super::link::describe(&error)
+                    describe(&error)
                 );
                 thread::sleep(PAUSE);
             }
@@ -105,13 +114,25 @@ fn hear(
     connection.set_write_timeout(Some(SILENCE))?;
     let mut subscription = connection.as_pubsub();
     subscription.subscribe(channel)?;
+    // The crate takes a refusal of SUBSCRIBE (an access list without channels) for an answer. Only who has subscribed gets a list
+    // as the answer to PING.
+    if !matches!(
+        subscription.ping::<Value>()?,
+        Value::Array(_) | Value::Push { .. }
+    ) {
+        return Err(RedisError::from((
+            ErrorKind::Client,
+            "refused",
+            "it lets us not subscribe: its access list may want `&*`".to_owned(),
+        )));
+    }
     trust.begin();
     loop {
         call_for(clerk, scoreboard);
         match subscription.get_message() {
             Ok(message) => heed(&message.get_payload::<String>()?, scoreboard),
             Err(error) if error.is_timeout() => {
-                subscription.ping::<redis::Value>()?;
+                subscription.ping::<Value>()?;
             }
             Err(error) => return Err(error),
         }

@@ -41,7 +41,7 @@ impl Link {
         {
             Ok(info) => run_of(&info),
             // An access list may keep it from us.
-            Err(error) if !error.is_io_error() && !error.is_connection_dropped() => String::new(),
+            Err(error) if !is_away(&error) => String::new(),
             Err(error) => return Err(error),
         };
         Ok(Link {
@@ -110,6 +110,14 @@ impl r2d2::HandleError<RedisError> for Quiet {
     fn handle_error(&self, error: RedisError) {
         log::debug!("redis: a connection attempt failed: {}", describe(&error));
     }
+}
+
+/// Whether an error means that this connection leads to nobody who could do what a cache is for: it is broken, or what it
+/// leads to is a replica, or not up yet. A new one may lead elsewhere.
+pub(super) fn is_away(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_connection_dropped()
+        || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
 }
 
 /// What went wrong, without anything of the connection's URL: the crate's detail may quote the server's words, which

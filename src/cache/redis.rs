@@ -10,7 +10,7 @@
 //!    evicted one makes nothing old valid again. An epoch names the process of Redis that it began in: one that came back
 //!    with an older state, or a replica that was behind when it took over, is not believed.
 //! 4. A writer that can't set a tombstone notes a *debt* in the scoreboard. While there is a debt nobody on the host
-//!    reads Redis; whoever reaches it first begins a new epoch and settles.
+//!    reads Redis; a thread of each worker, the clerk, begins a new epoch and settles.
 //!
 //! Redis is optional at every moment: when it fails, reads are misses and a breaker keeps lanes from waiting on it.
 
@@ -28,7 +28,7 @@ use super::breaker::Breaker;
 use super::debts::Debts;
 use super::invalidations;
 use super::l1::Trust;
-use super::link::{Connector, IO_TIMEOUT, Link, Quiet, describe};
+use super::link::{Connector, IO_TIMEOUT, Link, Quiet, describe, is_away};
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::Scoreboard;
 use crate::store::Fence;
@@ -53,10 +53,15 @@ const LEASE: &str = "local got = {} for i, key in ipairs(KEYS) do \
     if type(v) == 'string' and (v == '-' or string.sub(v, 1, 1) == '~' or string.sub(v, 1, #ARGV[2]) == ARGV[2]) \
     then got[i] = 0 else redis.call('SET', key, ARGV[1], 'PX', ARGV[3]) got[i] = 1 end end return got";
 
-/// Fills each key that still holds the lease. KEYS: the keys. ARGV: the lease, milliseconds to live, and for each key its
+/// Fills each key that still holds its lease. KEYS: the keys. ARGV, three for each key: the lease, milliseconds to live, the
 /// value.
-const FILL: &str = "for i, key in ipairs(KEYS) do if redis.pcall('GET', key) == ARGV[1] then \
-    redis.call('SET', key, ARGV[2 + i], 'PX', ARGV[2]) end end";
+const FILL: &str = "for i, key in ipairs(KEYS) do local at = 3 * i - 2 \
+    if redis.pcall('GET', key) == ARGV[at] then redis.call('SET', key, ARGV[at + 2], 'PX', ARGV[at + 1]) end end";
+
+/// Puts a tombstone on each key, and then publishes a message if there is one. KEYS: the keys. ARGV: the tombstone, milliseconds
+/// to live, the channel and the message.
+const MARK: &str = "for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end \
+    if ARGV[3] then redis.call('PUBLISH', ARGV[3], ARGV[4]) end";
 
 /// Begins an epoch if the one that it follows is still there. KEYS: the epoch's key. ARGV: the old one, empty for none, and
 /// the new one.
@@ -166,8 +171,12 @@ impl RedisCache {
             found: vec![None; shoe_ids.len()],
             ticket: None,
         };
+        if self.scoreboard.redis_debt().is_some() {
+            // The clerk settles it, and by itself: a Redis that refuses would be asked by every batch otherwise.
+            self.call_clerk();
+            return nothing();
+        }
         let answer = self.attempt(|link| {
-            self.debts.settle(link)?;
             let mut command = redis::cmd("MGET");
             command.arg(&self.epoch_key);
             for shoe_id in shoe_ids {
@@ -262,41 +271,31 @@ impl RedisCache {
             .query(&mut link.connection)
     }
 
-    /// Fills what lookups missed with what the store answered since, all in one round trip. Each answer comes with its
-    /// lookup; those of one lookup follow each other.
+    /// Fills what lookups missed with what the store answered since, each answer with its lookup: all in one command, since a Redis
+    /// that falls silent would be waited for once for each.
     pub fn fill(&self, answers: &[Filling]) {
-        let mut pipeline = redis::pipe();
-        for group in answers.chunk_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other)) {
-            if let Some(command) = self.filling(group) {
-                pipeline.add_command(command).ignore();
-            }
-        }
-        if !pipeline.is_empty() {
-            // One that is held up on its way finds its lease gone.
-            let _ = self.attempt(|link| pipeline.query::<()>(&mut link.connection));
-        }
-    }
-
-    /// What fills the answers of one lookup, as far as that has leases on them.
-    fn filling(&self, answers: &[Filling]) -> Option<redis::Cmd> {
-        let ticket = answers.first()?.0.ticket.as_ref()?;
-        // Counted from the question: nothing in Redis is older than it may get.
-        let left = self.ttl.checked_sub(ticket.begun.elapsed())?;
         // What missed together may be answered apart, or in part: each answer counts for itself.
-        let leased = |shoe_id: &i32| ticket.shoe_ids.binary_search(shoe_id).is_ok();
-        let answers = || answers.iter().filter(|(_, shoe_id, _)| leased(shoe_id));
-        let keys: Vec<i32> = answers().map(|(_, shoe_id, _)| *shoe_id).collect();
-        if keys.is_empty() {
-            return None;
+        let leased = answers.iter().filter_map(|(lookup, shoe_id, value)| {
+            let ticket = lookup.ticket.as_ref()?;
+            ticket.shoe_ids.binary_search(shoe_id).ok()?;
+            // Counted from the question: nothing in Redis is older than it may get.
+            let left = self.ttl.checked_sub(ticket.begun.elapsed())?;
+            Some((*shoe_id, ticket, left, value))
+        });
+        let leased: Vec<_> = leased.collect();
+        if leased.is_empty() {
+            return;
         }
+        let keys: Vec<i32> = leased.iter().map(|(shoe_id, ..)| *shoe_id).collect();
         let mut command = self.script(FILL, &keys);
-        command
-            .arg(&ticket.lease)
-            .arg(left.as_millis().max(1) as u64);
-        for (_, _, value) in answers() {
-            command.arg([&ticket.epoch[..], b":", &value[..]].concat());
+        for (_, ticket, left, value) in leased {
+            command
+                .arg(&ticket.lease)
+                .arg(left.as_millis().max(1) as u64)
+                .arg([&ticket.epoch[..], b":", &value[..]].concat());
         }
-        Some(command)
+        // One that is held up on its way finds its lease gone.
+        let _ = self.attempt(|link| command.query::<()>(&mut link.connection));
     }
 
     /// Starts to hear of the writes of other hosts, and gives `trust` while it does; and to settle what this host owes.
@@ -323,15 +322,11 @@ impl RedisCache {
         if shoe_ids.is_empty() {
             return;
         }
-        let told = self.attempt(|link| {
-            let mut pipeline = self.tombstones(shoe_ids);
-            pipeline
-                .cmd("PUBLISH")
-                .arg(&self.channel)
-                .arg(invalidations::message(&self.scoreboard, shoe_ids))
-                .ignore();
-            pipeline.query::<()>(&mut link.connection)
-        });
+        let mut command = self.tombstones(shoe_ids);
+        command
+            .arg(&self.channel)
+            .arg(invalidations::message(&self.scoreboard, shoe_ids));
+        let told = self.attempt(|link| command.query::<()>(&mut link.connection));
         // Told to all once Redis is back.
         if told.is_none() {
             self.scoreboard.owe_redis();
@@ -350,23 +345,17 @@ impl RedisCache {
         }
     }
 
-    fn tombstones(&self, shoe_ids: &[i32]) -> redis::Pipeline {
-        let mut pipeline = redis::pipe();
-        if sabotage::commits(Fault::NoTombstone) {
-            // No pipeline is empty: that would be an error, after which nobody believes Redis.
-            pipeline.cmd("PING").ignore();
-            return pipeline;
-        }
-        for shoe_id in shoe_ids {
-            pipeline
-                .cmd("SET")
-                .arg(self.key(*shoe_id))
-                .arg(TOMBSTONE)
-                .arg("PX")
-                .arg(self.tombstone_life.as_millis() as u64)
-                .ignore();
-        }
-        pipeline
+    /// The call that marks these shoes' keys.
+    fn tombstones(&self, shoe_ids: &[i32]) -> redis::Cmd {
+        let marked = match sabotage::commits(Fault::NoTombstone) {
+            true => &[],
+            false => shoe_ids,
+        };
+        let mut command = self.script(MARK, marked);
+        command
+            .arg(TOMBSTONE)
+            .arg(self.tombstone_life.as_millis() as u64);
+        command
     }
 
     /// Runs one exchange unless the breaker is open; a failure opens it. `None` if Redis was never asked, said no, or may
@@ -389,8 +378,8 @@ impl RedisCache {
         };
         match exchange(&mut link) {
             Ok(value) => Some(value),
-            // An answer, even a refusal (out of memory, read-only), means that Redis is there.
-            Err(error) if !error.is_io_error() && !error.is_connection_dropped() => {
+            // An answer, even a refusal (out of memory, say), means that Redis is there.
+            Err(error) if !is_away(&error) => {
                 self.breaker.complain(&describe(&error));
                 None
             }
@@ -403,9 +392,13 @@ impl RedisCache {
 
     /// From now on nobody asks Redis, until the clerk has reached it.
     fn leave_alone(&self, openings: u64, why: &str) {
-        if self.breaker.open(openings, why)
-            && let Some(clerk) = self.clerk.get()
-        {
+        if self.breaker.open(openings, why) {
+            self.call_clerk();
+        }
+    }
+
+    fn call_clerk(&self) {
+        if let Some(clerk) = self.clerk.get() {
             clerk.unpark();
         }
     }
@@ -416,8 +409,8 @@ impl Fence for RedisCache {
         if shoe_ids.is_empty() {
             return;
         }
-        let raised =
-            self.attempt(|link| self.tombstones(shoe_ids).query::<()>(&mut link.connection));
+        let command = self.tombstones(shoe_ids);
+        let raised = self.attempt(|link| command.query::<()>(&mut link.connection));
         if raised.is_none() {
             self.scoreboard.owe_redis();
         }

@@ -77,20 +77,18 @@ impl Hearing {
             generations.bump_all();
             return;
         }
-        let of = |notice: &Notice| match notice {
-            Notice::Shoe { shoe_id, by_server } => Some((*shoe_id, *by_server)),
-            Notice::Everything => None,
-        };
-        let others: Vec<i32> = notices
+        let shoe_ids: Vec<i32> = notices
             .iter()
-            .filter_map(of)
-            .filter(|(_, by_server)| !by_server)
-            .map(|(shoe_id, _)| shoe_id)
+            .filter_map(|notice| match notice {
+                Notice::Shoe(shoe_id) => Some(*shoe_id),
+                Notice::Everything => None,
+            })
             .collect();
-        if let Some(redis) = self.redis.as_ref().filter(|_| !others.is_empty()) {
-            redis.forget(&others);
+        // Those of servers that share our Redis have their tombstones there, which stay; of others it holds the old answer.
+        if let Some(redis) = self.redis.as_ref().filter(|_| !shoe_ids.is_empty()) {
+            redis.forget(&shoe_ids);
         }
-        for (shoe_id, _) in notices.iter().filter_map(of) {
+        for shoe_id in shoe_ids {
             generations.bump(Entry::of_shoe(shoe_id));
         }
     }

@@ -139,14 +139,9 @@ impl World {
                 }
             }
             Reading::Joined(..) => unreachable!("it waits"),
-            Reading::Began(request) if redis_answers => {
-                if here {
-                    self.settle(s);
-                }
-                Reading::Settled(request)
-            }
-            Reading::Settled(request) if redis_answers => self.fetch(s, request),
-            Reading::Began(request) | Reading::Settled(request) => Reading::Leased(request, None),
+            Reading::Began(request) if here && host.debt => Reading::Leased(request, None),
+            Reading::Began(request) if redis_answers => self.fetch(s, request),
+            Reading::Began(request) => Reading::Leased(request, None),
             Reading::Fetched { request, .. } if here && host.debt => Reading::Leased(request, None),
             Reading::Fetched {
                 request,
@@ -358,8 +353,7 @@ impl Model for World {
                 // Its lease must not be taken for that of the next request.
                 None => steps.push(Step::Read(i)),
             }
-            let asks = matches!(reader.step, Reading::Began(_) | Reading::Settled(_));
-            if may_fail && asks {
+            if may_fail && matches!(reader.step, Reading::Began(_)) {
                 steps.push(Step::ReadAlone(i));
             }
         }
@@ -368,6 +362,9 @@ impl Model for World {
         }
         if !self.redis {
             return;
+        }
+        if s.here.debt {
+            steps.push(Step::Settle);
         }
         let evictable = match s.redis.key {
             Key::Nothing => false,
@@ -475,6 +472,7 @@ impl Model for World {
             Step::ReadAlone(i) => self.read(&mut s, i, false),
             Step::Fill(i) => self.fill(&mut s, i),
             Step::LoseFill(i) => s.readers[i].fill = None,
+            Step::Settle => self.settle(&mut s),
             Step::Deliver => {
                 let value = s.redis.mailbox.remove(0);
                 s.there.generation += 1;

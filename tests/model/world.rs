@@ -178,7 +178,6 @@ pub struct Reader {
 pub enum Reading {
     Idle,
     Began(Request),
-    Settled(Request),
     Fetched {
         request: Request,
         found: Option<u8>,
@@ -199,9 +198,7 @@ impl Reading {
     /// The request that others may join: it asks for itself, and has no answer yet.
     pub fn flight(self) -> Option<Request> {
         match self {
-            Reading::Began(request) | Reading::Settled(request) | Reading::Leased(request, _) => {
-                Some(request)
-            }
+            Reading::Began(request) | Reading::Leased(request, _) => Some(request),
             Reading::Fetched { request, .. } | Reading::Asked { request, .. } => Some(request),
             Reading::Idle | Reading::Joined(..) => None,
         }
@@ -232,6 +229,8 @@ pub enum Step {
     ReadAlone(usize),
     Fill(usize),
     LoseFill(usize),
+    /// The host's clerk reaches Redis.
+    Settle,
     Deliver,
     Break,
     Notice,

@@ -104,10 +104,29 @@ impl Redis {
     }
 
     fn demand_replicas(&self, count: u32) {
+        self.command(&format!("CONFIG SET min-replicas-to-write {count}"));
+    }
+
+    /// Runs a command of words between spaces; its answer.
+    pub fn command(&self, words: &str) -> redis::Value {
         let mut connection = connect(&self.url_of(0, PASSWORD_ENCODED)).expect("the test's Redis");
-        let mut command = redis::cmd("CONFIG");
-        command.arg("SET").arg("min-replicas-to-write").arg(count);
-        command.exec(&mut connection).expect("CONFIG SET");
+        let (first, words) = words.split_once(' ').expect("some words");
+        let (mut command, words) = (redis::cmd(first), words.split(' '));
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut connection).expect("an answer")
+    }
+
+    /// How often a command was called, in scripts too.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats = self.command("INFO commandstats");
+        let stats: String = redis::from_redis_value(stats).expect("a text");
+        let line = stats
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        let count = line.and_then(|line| line.split(',').next());
+        count.map_or(0, |count| count.parse().expect("a number"))
     }
 
     fn pid(&self) -> i32 {

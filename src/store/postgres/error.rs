@@ -63,14 +63,37 @@ pub(super) fn commit_error(error: CallError) -> StoreError {
 /// Whether the session itself, rather than the statement, is what does not fit any more: its prepared
 /// statements are gone or stale (DDL, DISCARD ALL), or its server was demoted under it.
 pub(super) fn is_stale(error: &CallError) -> bool {
-    let CallError::Refused(error) = error else {
-        return false;
-    };
-    error.code().is_some_and(|code| {
-        *code == SqlState::INVALID_SQL_STATEMENT_NAME
-            || *code == SqlState::FEATURE_NOT_SUPPORTED
-            || *code == SqlState::READ_ONLY_SQL_TRANSACTION
-    })
+    has_code(
+        error,
+        &[
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+        ],
+    )
+}
+
+/// Whether the session's server takes no writes, or no longer.
+pub(super) fn is_read_only(error: &CallError) -> bool {
+    has_code(error, &[SqlState::READ_ONLY_SQL_TRANSACTION])
+}
+
+/// Whether another transaction was in the way, for which the server has rolled this one back.
+pub(super) fn is_in_the_way(error: &CallError) -> bool {
+    has_code(
+        error,
+        &[
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+        ],
+    )
+}
+
+fn has_code(error: &CallError, codes: &[SqlState]) -> bool {
+    match error {
+        CallError::Refused(error) => error.code().is_some_and(|code| codes.contains(code)),
+        CallError::TimedOut | CallError::Lost(_) => false,
+    }
 }
 
 /// A call's error in words.

@@ -29,7 +29,6 @@ use self::connect::{Connector, Silence};
 use self::manager::Manager;
 use self::session::{CallError, Statements};
 use super::pool::{self, Gate};
-use super::schema::SERVER_NAME;
 use super::url::PostgresUrl;
 use super::{
     Change, Changed, Deadline, Draft, Fence, Grouping, Media, PoolOptions, Room, ShoeImages, Store,
@@ -65,6 +64,10 @@ const PING: &str = "SELECT 1 FROM shoe_images LIMIT 0";
 
 /// How often a read is asked: a network that cuts connections may cut the second one, too.
 const READ_TRIES: usize = 3;
+
+/// How often a write is tried that the server refuses for the sake of the session, or of another transaction: each session that
+/// is pooled may have the same thing wrong.
+const WRITE_TRIES: usize = 3;
 
 /// How long before its caller's deadline the server gives a statement of a write up.
 const MARGIN: Duration = Duration::from_millis(50);
@@ -159,17 +162,32 @@ impl PostgresStore {
         }
     }
 
-    /// One transaction. `work` answers with the value and the shoes that the commit touches, or `None` if
-    /// there is nothing to commit.
+    /// One transaction, tried again if the server has refused it for what is no fault of its own: nothing of it was committed.
+    /// `work` answers with the value and the shoes that the commit touches, or `None` if there is nothing to commit.
     fn write<T>(
         &self,
         deadline: Deadline,
         fence: &dyn Fence,
-        work: impl AsyncFnOnce(
-            &Client,
-            &mut Statements,
-        ) -> Result<Option<(T, Vec<i32>)>, postgres::Error>,
+        work: impl AsyncFn(&Client, &mut Statements) -> Result<Option<(T, Vec<i32>)>, postgres::Error>,
     ) -> Result<Option<T>, StoreError> {
+        let mut tries = WRITE_TRIES;
+        loop {
+            tries -= 1;
+            match self.try_to_write(deadline, fence, &work) {
+                Err(Unwritten::Again(_)) if tries > 0 && !deadline.passed() => {}
+                Err(Unwritten::Again(error)) => return Err(store_error(error)),
+                Err(Unwritten::For(error)) => return Err(error),
+                Ok(written) => return Ok(written),
+            }
+        }
+    }
+
+    fn try_to_write<T>(
+        &self,
+        deadline: Deadline,
+        fence: &dyn Fence,
+        work: &impl AsyncFn(&Client, &mut Statements) -> Result<Option<(T, Vec<i32>)>, postgres::Error>,
+    ) -> Result<Option<T>, Unwritten> {
         let mut session = self.checkout(deadline)?;
         while !session.is_alive() {
             self.condemn(&session);
@@ -210,14 +228,14 @@ impl PostgresStore {
                     fence.raise(&batch::distinct(&stray_shoes));
                 }
                 let why = format!("BEGIN was refused: {}", error::call_text(&error));
-                Err(StoreError::OutcomeUnknown(why))
+                Err(StoreError::OutcomeUnknown(why).into())
             }
             Ok(Some((value, shoe_ids))) => {
                 fence.raise(&batch::distinct(&shoe_ids));
                 if deadline.passed() {
                     // Closing the connection rolls back.
                     session.give_up();
-                    return Err(StoreError::TimedOut);
+                    return Err(StoreError::TimedOut.into());
                 }
                 let commit = session
                     .run(deadline, async |client, _| {
@@ -228,7 +246,8 @@ impl PostgresStore {
                         session.give_up();
                         error::commit_error(error)
                     });
-                commit.map(|()| Some(value))
+                commit?;
+                Ok(Some(value))
             }
             Ok(None) => {
                 self.roll_back(&mut session, deadline);
@@ -237,10 +256,19 @@ impl PostgresStore {
             Err(error) => {
                 match &error {
                     CallError::Lost(_) => self.condemn(&session),
-                    error if error::is_stale(error) => session.give_up(),
+                    error if error::is_stale(error) => {
+                        session.give_up();
+                        // Its server follows another one now, and those beside it would be read from.
+                        if error::is_read_only(error) && self.connector.url.servers.len() > 1 {
+                            self.condemn(&session);
+                        }
+                    }
                     _ => self.roll_back(&mut session, deadline),
                 }
-                Err(store_error(error))
+                match error::is_stale(&error) || error::is_in_the_way(&error) {
+                    true => Err(Unwritten::Again(error)),
+                    false => Err(Unwritten::For(store_error(error))),
+                }
             }
         }
     }
@@ -486,18 +514,25 @@ impl Store for PostgresStore {
     }
 }
 
-/// One session to the database of a URL, for the tools: no pool, no statement timeout, and not the name of a server, who
-/// tells the caches of its writes itself.
+/// Why a transaction was not committed.
+enum Unwritten {
+    /// The server has rolled it back, and may take it on another session or at another time.
+    Again(CallError),
+    For(StoreError),
+}
+
+impl From<StoreError> for Unwritten {
+    fn from(error: StoreError) -> Self {
+        Unwritten::For(error)
+    }
+}
+
+/// One session to the database of a URL, for the tools: no pool, no statement timeout.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] with what each server said.
 pub(crate) fn connect(url: &PostgresUrl) -> Result<Session, StoreError> {
-    let mut connector = connector(url)?;
-    let name = &mut connector.url.application_name;
-    if name.starts_with(SERVER_NAME) {
-        name.insert_str(0, "tool of ");
-    }
-    connector.connect().map_err(StoreError::Unavailable)
+    connector(url)?.connect().map_err(StoreError::Unavailable)
 }
 
 /// Prepares to hear of writes that are made past this server. Connects to nothing yet.

@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What one notice tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// The answer of a shoe has changed. A server like this one that made the write has told the caches itself.
-    Shoe { shoe_id: i32, by_server: bool },
+    /// The answer of a shoe has changed.
+    Shoe(i32),
     /// Any answer may have: the table was emptied, a statement changed more shoes than are worth naming, or the notice
     /// is of another version.
     Everything,
@@ -34,14 +34,7 @@ pub enum Notice {
 
 impl Notice {
     fn read(payload: &str) -> Self {
-        let (shoe_id, by_server) = match payload.strip_suffix(" server") {
-            Some(shoe_id) => (shoe_id, true),
-            None => (payload, false),
-        };
-        match shoe_id.parse() {
-            Ok(shoe_id) => Notice::Shoe { shoe_id, by_server },
-            Err(_) => Notice::Everything,
-        }
+        payload.parse().map_or(Notice::Everything, Notice::Shoe)
     }
 }
 
@@ -159,10 +152,9 @@ mod tests {
 
     #[test]
     fn a_notice_names_a_shoe_or_means_everything() {
-        let of = |shoe_id, by_server| Notice::Shoe { shoe_id, by_server };
-        assert_eq!(Notice::read("7"), of(7, false));
-        assert_eq!(Notice::read("-7 server"), of(-7, true));
-        for other in ["*", "", "7 8", "99999999999", "7 serve", " server"] {
+        assert_eq!(Notice::read("7"), Notice::Shoe(7));
+        assert_eq!(Notice::read("-7"), Notice::Shoe(-7));
+        for other in ["*", "", "7 8", "99999999999", "7 server"] {
             assert_eq!(Notice::read(other), Notice::Everything, "{other:?}");
         }
     }

@@ -11,7 +11,7 @@ mod sqlite;
 use super::url::DatabaseUrl;
 use super::{MEDIA_COLUMNS, StoreError};
 
-pub(crate) use self::notify::{NOTIFY_CHANNEL, SERVER_NAME};
+pub(crate) use self::notify::NOTIFY_CHANNEL;
 pub(crate) use self::sqlite::{migrate_connection, migrate_file};
 
 /// The index that answers `WHERE shoe_id = …`, by the name PostgreSQL would give it itself.

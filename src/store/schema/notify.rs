@@ -6,9 +6,6 @@ use crate::store::{Session, StoreError};
 /// The channel, one a database.
 pub const NOTIFY_CHANNEL: &str = "canvas_cluster_shoe_images";
 
-/// How the application_name of servers begins, and of nobody else who writes.
-pub(crate) const SERVER_NAME: &str = "canvas-cluster";
-
 /// A statement that changes more shoes than this is told of as a change of everything: the queue of notices is shared by all
 /// databases of a server, and bounded.
 const MOST_NAMED: u32 = 100;
@@ -28,8 +25,7 @@ pub(super) fn ensure_triggers(session: &mut Session) -> Result<bool, StoreError>
     })
 }
 
-/// Once a statement and not once a row: a million rows make one call. Servers name themselves by their application_name,
-/// since they have told the caches already.
+/// Once a statement and not once a row: a million rows make one call.
 fn triggers() -> String {
     let shoes_of = |tables: &str| {
         format!(
@@ -48,7 +44,6 @@ CREATE OR REPLACE FUNCTION shoe_images_notify() RETURNS trigger LANGUAGE plpgsql
 DECLARE
     shoes int[];
     shoe int;
-    origin text := CASE WHEN current_setting('application_name') LIKE '{SERVER_NAME}%' THEN ' server' ELSE '' END;
 BEGIN
     IF TG_OP = 'INSERT' THEN {}
     ELSIF TG_OP = 'DELETE' THEN {}
@@ -58,7 +53,7 @@ BEGIN
         PERFORM pg_notify('{NOTIFY_CHANNEL}', '*');
     ELSIF shoes IS NOT NULL THEN
         FOREACH shoe IN ARRAY shoes LOOP
-            PERFORM pg_notify('{NOTIFY_CHANNEL}', shoe::text || origin);
+            PERFORM pg_notify('{NOTIFY_CHANNEL}', shoe::text);
         END LOOP;
     END IF;
     RETURN NULL;

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::schema::SERVER_NAME;
 use super::parse::{ENCODE_HINT, decode, is_word, wrong};
 use super::{
     ChannelBinding, Host, POSTGRES_PORT, POSTGRES_SOCKET_DIR, PostgresUrl, RootCert, Secret,
@@ -190,6 +189,11 @@ impl Words {
             }
             (mode, _) => mode.unwrap_or(SslMode::Prefer),
         };
+        // libpq takes any. Of several servers one that only follows would be read from, and be behind what was acknowledged.
+        let target_session_attrs = match servers.len() {
+            0 | 1 => TargetSession::Any,
+            _ => TargetSession::ReadWrite,
+        };
         Ok(PostgresUrl {
             servers,
             user: self.user,
@@ -203,9 +207,9 @@ impl Words {
             application_name: self
                 .application_name
                 .or(self.fallback_application_name)
-                .unwrap_or_else(|| SERVER_NAME.to_owned()),
+                .unwrap_or_else(|| "canvas-cluster".to_owned()),
             options: self.options,
-            target_session_attrs: self.target_session_attrs.unwrap_or(TargetSession::Any),
+            target_session_attrs: self.target_session_attrs.unwrap_or(target_session_attrs),
             channel_binding: self.channel_binding.unwrap_or(ChannelBinding::Prefer),
             load_balance: self.load_balance,
             keepalives: self.keepalives.unwrap_or(true),
