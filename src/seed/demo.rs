@@ -96,7 +96,15 @@ fn build(draft: &Path, rows: u32) -> Result<(), StoreError> {
     create_private(draft)
         .map_err(|error| StoreError::Refused(format!("{}: {error}", draft.display())))?;
     schema::migrate_file(draft)?;
-    super::fill_file(draft, rows)
+    super::fill_file(draft, rows)?;
+    // The last connection has brought everything into the file and removed its log, unless the disk has no room for that.
+    match fs::metadata(with_tail(draft, "-wal")) {
+        Ok(log) if log.len() > 0 => Err(StoreError::Refused(format!(
+            "{}: the database could not be finished; is the disk full?",
+            draft.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the finished file safe on the disk, then visible, then the name safe too.
@@ -128,8 +136,13 @@ fn publish(draft: &Path, path: &Path, folder: &Path) -> io::Result<Demo> {
 /// The draft's own name and whatever SQLite put beside it.
 fn remove(draft: &Path) {
     for tail in ["", "-wal", "-shm", "-journal"] {
-        let mut name = draft.as_os_str().to_owned();
-        name.push(tail);
-        let _ = fs::remove_file(PathBuf::from(name));
+        let _ = fs::remove_file(with_tail(draft, tail));
     }
+}
+
+/// What SQLite calls a file that belongs to this one.
+fn with_tail(path: &Path, tail: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(tail);
+    PathBuf::from(name)
 }

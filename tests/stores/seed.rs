@@ -171,6 +171,33 @@ fn a_killed_seed_of_postgres_is_swept_by_the_next_one() {
     assert_eq!(comment, "it's ours; really");
 }
 
+/// Sweeping a large seed takes its time, in which readers were once kept out.
+#[test]
+fn sweeping_a_killed_seed_keeps_no_reader_out() {
+    let server = Server::shared();
+    let database = server.database();
+    let fixture = Fixture::at(parse(&server.socket_url(&database)));
+    fixture.store.insert(&bare(-7), &NoFence, soon()).unwrap();
+    let mut admin = server.admin(&database);
+    admin
+        .batch_execute(
+            "INSERT INTO shoe_images (id, shoe_id) SELECT n, n FROM generate_series(1001, 1100) AS n;
+             COMMENT ON TABLE shoe_images IS 'canvas-cluster seed unfinished: ids 1001 to 1100'",
+        )
+        .unwrap();
+    // A reader has begun, and goes on meanwhile.
+    admin
+        .batch_execute("BEGIN; SELECT count(*) FROM shoe_images")
+        .unwrap();
+    let summary = quietly(&fixture.url, 10, Mode::Append).unwrap();
+    assert_eq!(summary.swept, 100);
+    let there: i64 = admin
+        .query_one("SELECT count(*) FROM shoe_images", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(there, 11);
+}
+
 #[test]
 fn two_seeds_of_one_database_do_not_mix() {
     let fixture = Fixture::postgres();

@@ -206,7 +206,7 @@ fn a_read_only_file_refuses_every_change_and_answers_reads() {
     let keeper = rusqlite::Connection::open(&path).unwrap();
     keeper.execute_batch("PRAGMA query_only = ON").unwrap();
     // Root may write to any file, so the file system is what is read-only.
-    let Some(mount) = ReadOnly::over(path.parent().unwrap()) else {
+    let Some(mount) = Mounted::read_only(path.parent().unwrap()) else {
         eprintln!("can't mount here: the rest is left to a machine where root may");
         return;
     };
@@ -234,11 +234,12 @@ fn a_read_only_file_refuses_every_change_and_answers_reads() {
     assert_eq!(again[0], [row]);
 }
 
-/// A folder over which the same folder is mounted, read-only.
-struct ReadOnly(std::path::PathBuf);
+/// A folder over which something is mounted.
+struct Mounted(std::path::PathBuf);
 
-impl ReadOnly {
-    fn over(folder: &Path) -> Option<Self> {
+impl Mounted {
+    /// The same folder, read-only.
+    fn read_only(folder: &Path) -> Option<Self> {
         let mount = |options: &[&str]| {
             let mut command = Command::new("mount");
             command.args(options);
@@ -253,15 +254,56 @@ impl ReadOnly {
         if !mount(&["--bind"]) {
             return None;
         }
-        let mounted = ReadOnly(folder.to_owned());
+        let mounted = Mounted(folder.to_owned());
         mount(&["-o", "remount,bind,ro"]).then_some(mounted)
     }
 }
 
-impl Drop for ReadOnly {
+impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Wherever in making it the disk gets full, there is a complete database or none. One whose last step found no room was once kept
+/// as it was, without what was still in its log.
+#[test]
+fn a_demo_database_on_a_full_disk_is_whole_or_not_there() {
+    const ROWS: u32 = 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut whole, mut none) = (0, 0);
+    for kib in (128..2560).step_by(64) {
+        let size = format!("size={kib}k");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            eprintln!("can't mount here: this is left to a machine where root may");
+            return;
+        }
+        let mounted = Mounted(folder.path().to_owned());
+        let path = folder.path().join("shoes.db");
+        match create_demo(&path, ROWS) {
+            Ok(_) => {
+                let there: u32 = rusqlite::Connection::open(&path)
+                    .unwrap()
+                    .query_row("SELECT count(*) FROM shoe_images", [], |row| row.get(0))
+                    .unwrap();
+                assert_eq!(there, ROWS, "on {kib} KiB");
+                whole += 1;
+            }
+            Err(error) => {
+                assert!(!path.exists(), "on {kib} KiB, after {error}");
+                none += 1;
+            }
+        }
+        drop(mounted);
+    }
+    assert!(
+        whole > 3 && none > 3,
+        "{whole} were whole, {none} not there"
+    );
 }
 
 #[test]

@@ -9,20 +9,22 @@
 //! A read is a few B-tree descents in memory-mapped or cached pages and has no deadline of its own:
 //! what can make it wait is a disk that hangs, and then no timeout helps.
 
+mod busy;
 mod error;
 mod file;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::unistd::{AccessFlags, access};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::types::Value;
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
-    params,
+    Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Row, Transaction,
+    TransactionBehavior, params,
 };
 
 pub(crate) use self::error::store_error;
@@ -36,6 +38,13 @@ use super::{
 
 /// How long a connection that is being set up waits for others to let go of the file.
 const BUSY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A write-ahead log of more bytes than this is begun anew, and one that has been longer is cut.
+const LONG_LOG: u64 = 64 * 1024 * 1024;
+
+/// How often its length is looked at, and how long readers are waited for then.
+const LOOK_AT_LOG: Duration = Duration::from_secs(1);
+const LOG_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The statements, spelled once. Their columns are those of [`row`], in this order.
 const SELECT_ONE_SHOE: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
@@ -61,6 +70,8 @@ pub struct SqliteStore {
     path: PathBuf,
     pool: Pool<Manager>,
     gate: Arc<Gate>,
+    /// When the length of the log was last looked at.
+    looked: Mutex<Option<Instant>>,
 }
 
 impl SqliteStore {
@@ -76,14 +87,13 @@ impl SqliteStore {
             path: path.to_owned(),
             pool: pool::build(manager, options.max_size),
             gate,
+            looked: Mutex::default(),
         }
     }
 
     fn checkout(&self, deadline: Deadline) -> Result<PooledConnection<Manager>, StoreError> {
         let connection = pool::checkout(&self.pool, &self.gate, deadline)?;
-        connection
-            .busy_timeout(deadline.left())
-            .map_err(|error| self.explain(&error))?;
+        busy::be_patient(deadline.left());
         Ok(connection)
     }
 
@@ -119,7 +129,33 @@ impl SqliteStore {
                 StoreError::Unavailable(why) => StoreError::OutcomeUnknown(why),
                 other => other,
             })?;
+        self.shorten_log(&connection);
         Ok(Some(value))
+    }
+
+    /// Begins the write-ahead log anew once it is long. SQLite does so by itself when no reader is in its way, which under steady
+    /// reads is never: then the log would grow, and each read with it.
+    fn shorten_log(&self, connection: &Connection) {
+        // Another lane is at it.
+        let Ok(mut looked) = self.looked.try_lock() else {
+            return;
+        };
+        if looked.is_some_and(|at| at.elapsed() < LOOK_AT_LOG) {
+            return;
+        }
+        *looked = Some(Instant::now());
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > LONG_LOG) {
+            busy::be_patient(LOG_PATIENCE);
+            let begun = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+            if let Err(error) = begun {
+                log::debug!(
+                    "store: the log of {} stays long: {error}",
+                    self.path.display()
+                );
+            }
+        }
     }
 }
 
@@ -391,9 +427,13 @@ impl ManageConnection for Manager {
         Ok(())
     }
 
-    /// A connection that is still in a transaction could not roll back: the disk failed under it.
+    /// A connection that is still in a transaction could not roll back: the disk failed under it. One that was opened while the
+    /// file could only be read stays so, although it may be written by now.
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        !connection.is_autocommit()
+        // Asked by name: to close a descriptor of the file would drop what locks this process has on it.
+        let outlived = connection.is_readonly(MAIN_DB) == Ok(true)
+            && access(&self.path, AccessFlags::W_OK).is_ok();
+        !connection.is_autocommit() || outlived
     }
 }
 
@@ -421,10 +461,11 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
 
 /// Settings of a connection; WAL is a property of the file, kept from its creation on.
 pub(crate) fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_PATIENCE)?;
+    connection.busy_handler(Some(busy::wait))?;
+    busy::be_patient(BUSY_PATIENCE);
     use_wal(connection)?;
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA cache_size = -{CACHE_KIB};"
+        "PRAGMA synchronous = FULL; PRAGMA cache_size = -{CACHE_KIB}; PRAGMA journal_size_limit = {LONG_LOG};"
     ))?;
     connection.set_prepared_statement_cache_capacity(16);
     rusqlite::vtab::array::load_module(connection)
