@@ -114,6 +114,7 @@ class Field:
         self.folder.chmod(0o711)
         self._postgres = self._redis = None
         self._postgres_port = self._redis_port = 0
+        self._slow = False
         self._numbers = 0
 
     def __enter__(self):
@@ -137,7 +138,7 @@ class Field:
     def postgres(self):
         """The private PostgreSQL, started by the first who asks; its database `canvas` holds `rows` shoes."""
         if self._postgres is None or self._postgres.ended():
-            self._postgres = None
+            self._postgres, self._slow = None, False
             self._start_postgres()
         return self._postgres
 
@@ -149,6 +150,22 @@ class Field:
             processes.run([self.layout.server, "migrate"], 60, env={**clean_environment(), "CANVAS_DATABASE_URL": f"sqlite:{path}"})
             self.seed(f"sqlite:{path}", self.sqlite_rows)
         return path
+
+    def slow_database(self, a_row):
+        """The name of a database whose every row takes so many seconds, in each of its connections. It waits and does not compute, so
+        that what it can do is known whatever else the processors do."""
+        name = "slow"
+        if not self._slow:
+            self.psql(f"CREATE DATABASE {name}", "postgres")
+            self.seed(self.url(name), 20_000)
+            media = ", ".join(f"img{n}" for n in range(2, 8)) + ", vid1, vid2"
+            self.psql(f"""
+                ALTER TABLE shoe_images RENAME TO stored;
+                CREATE FUNCTION slowly(text) RETURNS text VOLATILE LANGUAGE sql AS 'SELECT $1 FROM pg_sleep({a_row})';
+                CREATE VIEW shoe_images AS SELECT id, shoe_id, slowly(img1::text)::varchar AS img1, {media} FROM stored;
+                ANALYZE stored""", name)
+            self._slow = True
+        return name
 
     def redis(self):
         if self._redis is None or self._redis.ended():
@@ -199,8 +216,8 @@ class Field:
 
     # Servers
 
-    def start(self, kind, workers, cpus=None, patience=START):
-        """Starts a server and waits until it has answered a request."""
+    def start(self, kind, workers, cpus=None, patience=START, database="canvas"):
+        """Starts a server, on one of PostgreSQL's databases if that is where its rows are, and waits until it has answered a request."""
         what = KINDS[kind]
         stores = []
         if what.program != "nginx" and what.database == "postgres":
@@ -212,7 +229,7 @@ class Field:
             port = free_port()
             folder = self.folder / f"{kind}-{self._next()}"
             folder.mkdir(mode=0o700)
-            command, env = getattr(self, "_" + what.program)(what, workers, port, folder)
+            command, env = getattr(self, "_" + what.program)(what, workers, port, folder, database)
             process = Process(what.label, command, folder / "log", env=env, cwd=folder, cpus=cpus)
             server = Server(kind, workers, process, port, stores)
             try:
@@ -239,12 +256,12 @@ class Field:
                     raise Failed(f"{server.label} does not answer: {error}; {server.process.tail()}") from error
                 time.sleep(0.001)
 
-    def _ours(self, what, workers, port, folder):
+    def _ours(self, what, workers, port, folder, database):
         env = clean_environment()
         command = [self.layout.server, "--workers", workers, "--listen", f"127.0.0.1:{port}", "--state-dir", folder / "state",
                    "--control-socket", folder / "control.sock", "--tune-host=false"]
         if what.database == "postgres":
-            env["CANVAS_DATABASE_URL"] = self.url()
+            env["CANVAS_DATABASE_URL"] = self.url(database)
         if what.database == "sqlite-rows":
             env["CANVAS_DATABASE_URL"] = f"sqlite:{self.sqlite()}"
         if what.redis:
@@ -253,21 +270,21 @@ class Field:
             command += ["--l1-bytes", "0"]
         return [*command, *what.arguments], env
 
-    def _peer(self, what, workers, port):
-        env = {**os.environ, "PEER_LISTEN": f"127.0.0.1:{port}", "PEER_WORKERS": str(workers), "DATABASE_URL": self.url(),
+    def _peer(self, what, workers, port, database):
+        env = {**os.environ, "PEER_LISTEN": f"127.0.0.1:{port}", "PEER_WORKERS": str(workers), "DATABASE_URL": self.url(database),
                "NODE_ENV": "production"}
         env.pop("REDIS_URL", None)
         if what.redis:
             env["REDIS_URL"] = f"redis://127.0.0.1:{self._redis_port}/2"
         return env
 
-    def _node(self, what, workers, port, _folder):
-        return ["node", self.layout.peers / "node-cluster" / "server.js"], self._peer(what, workers, port)
+    def _node(self, what, workers, port, _folder, database):
+        return ["node", self.layout.peers / "node-cluster" / "server.js"], self._peer(what, workers, port, database)
 
-    def _actix(self, what, workers, port, _folder):
-        return [self.layout.actix], self._peer(what, workers, port)
+    def _actix(self, what, workers, port, _folder, database):
+        return [self.layout.actix], self._peer(what, workers, port, database)
 
-    def _nginx(self, _what, workers, port, folder):
+    def _nginx(self, _what, workers, port, folder, _database):
         """The same bytes as this server's answer, from nginx's memory: what the network and the generator cost."""
         head, content = self._our_answer()
         fields = "".join(f"add_header {name} '{value}';\n" for name, value in head)

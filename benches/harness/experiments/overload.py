@@ -15,30 +15,37 @@ FACTORS = [0.5, 1, 2, 3, 5]
 CONNECTIONS = 2000
 
 
+# Seconds that the database takes for a row of a GET.
+A_ROW = 0.0025
+
+
 def run(bench):
     seconds = bench.pick(2, 1)
-    samples, capacities = [], {}
-    servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
-    bench.warm_up(*servers)
-    for server in servers:
-        for method in ("GET", "POST"):
+    databases = {"GET": bench.field.slow_database(A_ROW), "POST": "canvas"}
+    samples, capacities, servers = [], {}, {}
+    for method, database in databases.items():
+        servers[method] = [bench.field.start(kind, bench.cores, database=database) for kind in KINDS]
+        bench.warm_up(*servers[method])
+        for server in servers[method]:
             capacities[f"{server.kind} {method}"] = bench.capacity(server, method, bench.pick(3, 1))
     for number in bench.rounds(380, 90, most=5, quick_most=1):
-        for method in ("GET", "POST"):
+        for method in databases:
             for factor in FACTORS:
-                for server in servers:
+                for server in servers[method]:
                     rate = max(1, round(capacities[f"{server.kind} {method}"] * factor))
                     load = bench.paced(rate, seconds, method, connections=CONNECTIONS)
                     samples.append(bench.measure(server, load, method=method, factor=factor, asked_rate=rate, round=number))
         bench.say(f"round {number + 1}")
-    for server in servers:
+    for server in (server for group_ in servers.values() for server in group_):
         server.stop()
     return {"samples": drop_words(samples), "capacities": capacities, "command": samples[0]["command"]}
 
 
 def text(data):
     parts = [f"A constant rate of so many times what the server answers at most when asked in a closed loop (its capacity), from "
-             f"{CONNECTIONS:,} connections, without a cache. *Goodput* is answers of 2xx a second; latencies count from when a request "
+             f"{CONNECTIONS:,} connections, without a cache. GETs come from a database that waits {A_ROW * 1000:g} ms for each row in each "
+             "of its connections, so that it is what there is not enough of, and not the processors, which the generator shares; POSTs go "
+             "to one that is as fast as it can be. *Goodput* is answers of 2xx a second; latencies count from when a request "
              "should have been sent, apart for what was answered and for what was refused; so they hold what the generator itself "
              "was late. What it could not send, since all connections waited for answers or the processors had no time for it, "
              "is in *not sent*."]
