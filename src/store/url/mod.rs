@@ -12,7 +12,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::schema::SERVER_NAME;
 use crate::config::Secret;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -101,6 +100,9 @@ pub struct PostgresUrl {
     /// The longest that sent bytes may stay unacknowledged before TCP gives the connection up.
     pub tcp_user_timeout: Duration,
 }
+
+/// What connections are called in pg_stat_activity, unless the URL names them.
+const SERVER_NAME: &str = "canvas-cluster";
 
 impl PostgresUrl {
     /// Tells the connections of a worker apart in pg_stat_activity, unless the URL gives them a name of its own.

@@ -207,7 +207,7 @@ impl Words {
             application_name: self
                 .application_name
                 .or(self.fallback_application_name)
-                .unwrap_or_else(|| "canvas-cluster".to_owned()),
+                .unwrap_or_else(|| super::SERVER_NAME.to_owned()),
             options: self.options,
             target_session_attrs: self.target_session_attrs.unwrap_or(target_session_attrs),
             channel_binding: self.channel_binding.unwrap_or(ChannelBinding::Prefer),
