@@ -28,6 +28,9 @@ use crate::store::{Change, Changed, Deadline, Fence, Store, StoreError};
 /// How long a worker that starts may take to connect to its database before it serves without.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// Who has less time left than this, or a twentieth of what requests have, is not asked for any more.
+const LEAST_TIME: Duration = Duration::from_millis(100);
+
 /// How long past its deadline a lane may come back with its own, better answer.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
 
@@ -323,6 +326,7 @@ impl Lanes {
     /// Answers a batch, and then does what nobody waits for.
     fn carry_out(&self, number: usize, batch: Batch) {
         let kind = batch.kind();
+        let batch = self.turn_late_away(batch);
         if let Some(under_way) = batch.under_way() {
             lock(&self.under_way)[number] = At::Call(under_way);
         }
@@ -424,6 +428,30 @@ impl Lanes {
         self.waiting.notify_one();
     }
 
+    /// Answers those whose time is all but over. A call has as long as the oldest in it: after a stall everybody else would lose
+    /// theirs by one, and a COMMIT that is begun with too little left comes to nobody knows what.
+    fn turn_late_away(&self, batch: Batch) -> Batch {
+        match batch {
+            Batch::Shoes(jobs) => Batch::Shoes(self.in_time(jobs)),
+            Batch::Rows(jobs) => Batch::Rows(self.in_time(jobs)),
+            Batch::Pings(jobs) => Batch::Pings(self.in_time(jobs)),
+            Batch::Writes(jobs) => Batch::Writes(self.in_time(jobs)),
+            Batch::Lookups(jobs) => Batch::Lookups(jobs),
+        }
+    }
+
+    fn in_time<Q, A: Clone>(&self, jobs: Vec<Job<Q, A>>) -> Vec<Job<Q, A>> {
+        let least = LEAST_TIME.min(self.request_timeout / 20);
+        let (jobs, late): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .partition(|job| job.deadline.left() >= least);
+        if !late.is_empty() {
+            let failure = Failure::Store(Arc::new(StoreError::TimedOut));
+            self.wake_with(late, Err(failure));
+        }
+        jobs
+    }
+
     /// Answers a batch; what Redis is to be filled with.
     fn perform(&self, number: usize, batch: Batch) -> Vec<Filling> {
         match batch {
@@ -435,7 +463,9 @@ impl Lanes {
                 };
                 let ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
                 let begun = Instant::now();
-                let found = self.timed(Kind::Rows, ids.len(), || self.find_rows(&ids, deadline));
+                let found = self.timed(Kind::Rows, ids.len(), || {
+                    self.each_or_all(&ids, &|ids| self.find_rows(ids, deadline))
+                });
                 self.deal(asked_of_store(jobs, begun), found);
             }
             Batch::Pings(jobs) => {
@@ -451,13 +481,56 @@ impl Lanes {
         Vec::new()
     }
 
+    /// Asks for all together. When what is wrong may be one row's doing (of another type, damaged), the halves are asked by
+    /// themselves, then those of the half that fails, and so on: the row fails its own askers and not everybody who came along.
+    /// When both halves fail it is not about a row.
+    fn each_or_all<A>(
+        &self,
+        keys: &[i32],
+        ask: &impl Fn(&[i32]) -> Result<Vec<A>, StoreError>,
+    ) -> Result<Vec<Part<A>>, StoreError> {
+        let mut error = match ask(keys) {
+            Ok(found) => return Ok(found.into_iter().map(Ok).collect()),
+            Err(error) => error,
+        };
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let mut bad = keys;
+        while bad.len() > 1 && may_be_a_row(&error) {
+            let halves = bad.split_at(bad.len() / 2);
+            match (ask(halves.0), ask(halves.1)) {
+                (Ok(first), Ok(second)) => {
+                    before.extend(first);
+                    before.extend(second);
+                    bad = &[];
+                }
+                (Ok(first), Err(why)) => {
+                    before.extend(first);
+                    (bad, error) = (halves.1, why);
+                }
+                (Err(why), Ok(second)) => {
+                    after.push(second);
+                    (bad, error) = (halves.0, why);
+                }
+                (Err(_), Err(_)) => break,
+            }
+        }
+        if bad.len() == keys.len() {
+            return Err(error);
+        }
+        let error = Arc::new(error);
+        let mut parts: Vec<Part<A>> = before.into_iter().map(Ok).collect();
+        parts.extend(bad.iter().map(|_| Err(error.clone())));
+        parts.extend(after.into_iter().rev().flatten().map(Ok));
+        Ok(parts)
+    }
+
     /// Answers each job with its part of what was found, in order; or all with the failure.
-    fn deal<Q, A: Clone>(&self, jobs: Vec<Job<Q, A>>, found: Result<Vec<A>, Failure>) {
+    fn deal<Q, A: Clone>(&self, jobs: Vec<Job<Q, A>>, found: Result<Vec<Part<A>>, Failure>) {
         match found {
             Ok(found) => self.wake(
                 jobs.into_iter()
                     .zip(found)
-                    .flat_map(|(job, answer)| job.answer(Ok(answer))),
+                    .flat_map(|(job, part)| job.answer(part.map_err(Failure::Store))),
             ),
             Err(failure) => self.wake_with(jobs, Err(failure)),
         }
@@ -562,7 +635,7 @@ impl Lanes {
         let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question.shoe_id).collect();
         let begun = Instant::now();
         let loaded = self.timed(Kind::Shoes, shoe_ids.len(), || {
-            self.load_shoes(&shoe_ids, deadline)
+            self.each_or_all(&shoe_ids, &|ids| self.load_shoes(ids, deadline))
         });
         let fills = match &loaded {
             Ok(loaded) => answers_to_lookups(&jobs, loaded),
@@ -590,13 +663,7 @@ impl Lanes {
     }
 
     /// Makes a batch of changes, each with its own outcome.
-    fn write(&self, number: usize, jobs: Vec<WriteJob>) {
-        let (late, mut jobs): (Vec<_>, Vec<_>) =
-            jobs.into_iter().partition(|job| job.deadline.passed());
-        if !late.is_empty() {
-            let failure = Failure::Store(Arc::new(StoreError::TimedOut));
-            self.wake_with(late, Err(failure));
-        }
+    fn write(&self, number: usize, mut jobs: Vec<WriteJob>) {
         let Some(deadline) = jobs.first().map(|job| job.deadline) else {
             return;
         };
@@ -690,12 +757,12 @@ fn asked_of_store<Q, A>(mut jobs: Vec<Job<Q, A>>, begun: Instant) -> Vec<Job<Q, 
 }
 
 /// What Redis is filled with: the answers to those whose lookups missed.
-fn answers_to_lookups(jobs: &[ShoeJob], loaded: &[Bytes]) -> Vec<Filling> {
+fn answers_to_lookups(jobs: &[ShoeJob], loaded: &[Part<Bytes>]) -> Vec<Filling> {
     let answered = jobs.iter().map(|job| &job.question).zip(loaded);
     answered
         .filter_map(|(missing, json)| {
             let lookup = missing.lookup.clone()?;
-            Some((lookup, missing.shoe_id, json.clone()))
+            Some((lookup, missing.shoe_id, json.as_ref().ok()?.clone()))
         })
         .collect()
 }
@@ -706,6 +773,11 @@ fn dice() -> f64 {
     RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64
 }
 
+/// Whether an error may be about one row of those that were asked for.
+fn may_be_a_row(error: &StoreError) -> bool {
+    matches!(error, StoreError::Schema(_) | StoreError::Failed(_))
+}
+
 /// Whether an error may mean that the database is away: no answer came.
 fn is_away(error: &StoreError) -> bool {
     match error {
@@ -713,6 +785,9 @@ fn is_away(error: &StoreError) -> bool {
         StoreError::Schema(_) | StoreError::Refused(_) | StoreError::Failed(_) => false,
     }
 }
+
+/// What a call found for one of its questions.
+type Part<A> = Result<A, Arc<StoreError>>;
 
 /// Tells every cache of the writes of one call: before each commit that it may come, and before its answer that it may
 /// have.

@@ -434,3 +434,36 @@ fn when_every_lane_is_stuck_requests_are_refused_at_once() {
     // The lane is back, and its probe finds a store that answers: badly, but it does.
     until(|| lock(&lanes.queues).breaker.refusal().is_none());
 }
+
+/// A row of another type once failed everybody whose shoe was asked for along with its own.
+#[test]
+fn a_row_that_can_not_be_read_fails_its_own_askers() {
+    let share = Share {
+        lanes: 1,
+        workers: 1,
+        hears: false,
+        speaks: false,
+    };
+    let row = Scoreboard::new().expect("shared memory").row(0);
+    let lanes = Lanes::new(Arc::new(Scripted::default()), None, row, PATIENCE, share);
+    let calls = std::cell::Cell::new(0);
+    let ask = |keys: &[i32], bad: fn(i32) -> bool| {
+        calls.set(0);
+        lanes.each_or_all(keys, &|keys| {
+            calls.set(calls.get() + 1);
+            match keys.iter().any(|key| bad(*key)) {
+                true => Err(StoreError::Failed("a row".to_owned())),
+                false => Ok(keys.to_vec()),
+            }
+        })
+    };
+    let keys: Vec<i32> = (0..128).collect();
+    let parts = ask(&keys, |key| key == 77).expect("it is about a row");
+    let answered: Vec<i32> = parts.iter().flatten().copied().collect();
+    let others: Vec<i32> = keys.iter().copied().filter(|key| *key != 77).collect();
+    assert_eq!((parts.len(), answered), (keys.len(), others));
+    assert!(parts[77].is_err() && calls.get() <= 15, "{}", calls.get());
+    // What is wrong with all of them is told to all, and not asked for each.
+    assert!(ask(&keys, |_| true).is_err());
+    assert!(calls.get() <= 15, "{}", calls.get());
+}
