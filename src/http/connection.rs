@@ -19,6 +19,7 @@ use super::proxy;
 use super::request_id::RequestId;
 use super::response::{Framing, Persistence, Response};
 use super::service::Service;
+use super::stopwatch::Stopwatch;
 use super::turnstile::Turnstile;
 use super::watch::Watch;
 use super::wire::{Broken, Pace, Wire};
@@ -59,7 +60,8 @@ pub struct Door<S> {
     pub limits: Limits,
     pub patience: Patience,
     pub watch: Arc<Watch>,
-    pub lobby: Arc<Lobby>,
+    /// Where connections wait that have been idle for a while. Without one they keep their coroutine.
+    pub lobby: Option<Arc<Lobby>>,
     pub turnstile: Arc<Turnstile>,
     pub pool: Pool,
     /// Where the worker counts.
@@ -105,9 +107,9 @@ pub fn serve<S: Service>(stream: TcpStream, arrival: Arrival, door: &Door<S>) {
     connection.release();
     let arrival = connection.arrival;
     drop(connection);
-    if let Ok(Next::Park) = next {
+    if let (Ok(Next::Park), Some(lobby)) = (next, &door.lobby) {
         let left = door.patience.idle.saturating_sub(PARK_AFTER);
-        door.lobby.seat(
+        lobby.seat(
             io.into_inner(),
             arrival,
             door.watch.now() + left.as_millis() as u64,
@@ -133,6 +135,7 @@ struct Connection<'d, S> {
     input: Input,
     output: Vec<u8>,
     scanner: Scanner,
+    stopwatch: Stopwatch,
     /// The name of the request at hand.
     id: RequestId,
     /// What the access log will want to know of it; `None` while there is no such log.
@@ -148,6 +151,7 @@ impl<'d, S: Service> Connection<'d, S> {
             input: Input::default(),
             output: Vec::new(),
             scanner: Scanner::default(),
+            stopwatch: Stopwatch::default(),
             id: RequestId::default(),
             visit: door
                 .access
@@ -220,7 +224,9 @@ impl<'d, S: Service> Connection<'d, S> {
     fn read_head(&mut self) -> Result<Option<Result<usize, Next>>, Broken> {
         self.scanner.reset();
         self.id = RequestId::default();
-        if !self.input.filled().is_empty() {
+        let is_there = !self.input.filled().is_empty();
+        self.stopwatch.await_next(is_there);
+        if is_there {
             self.begin_visit();
         }
         let mut timed = false;
@@ -249,7 +255,10 @@ impl<'d, S: Service> Connection<'d, S> {
             };
             match received {
                 Ok(0) => return Ok(None),
-                Ok(_) => self.begin_visit(),
+                Ok(_) => {
+                    self.stopwatch.begin();
+                    self.begin_visit();
+                }
                 Err(Broken::Expired) if begun => {
                     self.count(Counter::HeadTimeouts);
                     let next = self.refuse(408, "the head of the request did not arrive in time");
@@ -264,13 +273,17 @@ impl<'d, S: Service> Connection<'d, S> {
     /// with `None` when the connection has been idle for long enough to wait elsewhere.
     fn wait_idle(&mut self) -> Result<Option<usize>, Broken> {
         let idle = self.door.patience.idle;
-        self.wire.watched.within(idle.min(PARK_AFTER));
+        let parks = idle > PARK_AFTER && self.door.lobby.is_some();
+        self.wire.watched.within(match parks {
+            true => PARK_AFTER,
+            false => idle,
+        });
         self.wire.watched.idle(true);
         let received = loop {
             self.release();
             match self.wire.readable().and_then(|()| self.try_fill()) {
                 Ok(None) => {}
-                Err(Broken::Expired) if idle > PARK_AFTER && !self.door.watch.evicting() => {
+                Err(Broken::Expired) if parks && !self.door.watch.evicting() => {
                     break Ok(None);
                 }
                 Err(Broken::Expired) => {
@@ -439,6 +452,9 @@ impl<'d, S: Service> Connection<'d, S> {
             },
             &mut self.output,
         );
+        if let Some(took) = self.stopwatch.end() {
+            self.door.tally.note_latency(took);
+        }
         if let (Some(visit), Some(log)) = (&mut self.visit, &self.door.access) {
             let sent = if head_only { 0 } else { response.length() };
             visit.finish(log, response.status(), sent, self.id.as_str());

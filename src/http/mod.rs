@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod request_id;
 pub mod response;
 pub mod service;
+mod stopwatch;
 pub mod target;
 pub mod turnstile;
 pub mod watch;
