@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
-use super::{AccessFormat, AccessTarget, ControlSocket, LimitsConfig, Listen};
+use super::{AccessFormat, AccessTarget, Admin, ControlSocket, LimitsConfig, Listen};
 
 /// The values read so far, one field per row: well-formed each, but not yet checked against each other.
 #[derive(Debug)]
@@ -19,6 +19,9 @@ pub(super) struct Values {
     pub(super) group: Option<String>,
     /// The usual places are filled in later: they depend on the environment.
     pub(super) control_socket: ControlSocket,
+    /// Here too.
+    pub(super) admin: Admin,
+    pub(super) allow_remote_admin: bool,
     pub(super) log_level: log::LevelFilter,
     pub(super) access_log: Option<AccessTarget>,
     pub(super) access_log_format: AccessFormat,
@@ -59,6 +62,8 @@ impl Values {
             user: None,
             group: None,
             control_socket: ControlSocket::Usual(Vec::new()),
+            admin: Admin::Usual(Vec::new()),
+            allow_remote_admin: false,
             log_level: log::LevelFilter::Off,
             access_log: None,
             access_log_format: AccessFormat::Combined,
