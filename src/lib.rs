@@ -4,6 +4,7 @@
 //! - [`config`]: the settings table, and a configuration that can't be wrong.
 //! - [`master`]: one thread that owns the listeners and decides when workers live and die.
 //! - [`ctl`]: what is asked of a running master, and the client that asks.
+//! - [`status`]: how a server is, as a document, and who shows it; [`admin`]: who serves it, and the metrics.
 //! - [`worker`]: a process that serves: its clock, its acceptors, its lanes.
 //! - [`http`]: HTTP/1.1 on a coroutine a connection; knows the service only as a trait.
 //! - [`app`]: what each URL means.
@@ -18,6 +19,7 @@
 //! `app::routes`, and looked up by `worker::lanes` in `cache` and `store`. A signal reaches the master's one wait,
 //! becomes an event, and `master::plan` answers it with actions: forks, orders to workers, an end.
 
+pub mod admin;
 pub mod app;
 pub mod cache;
 pub mod config;
@@ -28,6 +30,7 @@ pub mod master;
 pub mod sabotage;
 pub mod scoreboard;
 pub mod seed;
+pub mod status;
 pub mod store;
 pub mod sys;
 pub mod tune;

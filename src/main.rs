@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use canvas_cluster::config::{
     self, Config, Database, EXIT_UNMET, EXIT_USAGE, Fill, LogFormat, Mode, SeedOptions, Sources,
-    Tune, ctl::Ctl,
+    Tune, ctl::Ctl, status::StatusCommand,
 };
 use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::tune::{self, Change, Verdict};
 use canvas_cluster::worker::privileges;
-use canvas_cluster::{ctl, logging, master, seed, sys};
+use canvas_cluster::{ctl, logging, master, seed, status, sys};
 
 /// The exit code when the system or the database, not the user, is in the way.
 const EXIT_SYSTEM: u8 = 111;
@@ -45,8 +45,10 @@ fn main() -> ExitCode {
             return ExitCode::from(exit.code());
         }
     };
-    if let Mode::Ctl(call) = mode {
-        return control(&sources, call);
+    match mode {
+        Mode::Ctl(call) => return control(&sources, call),
+        Mode::Status(command) => return show_status(&sources, command),
+        _ => {}
     }
     if let Arrival::TakeOver(handover) = arrival {
         logging::start(log::LevelFilter::Info, sources.log_format());
@@ -150,15 +152,28 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             .map_err(system),
         Mode::Tune(what) => tune_host(what, &config),
         // `main` has seen to it, before a configuration was read: it may have a mistake.
-        Mode::Ctl(_) => Ok(()),
+        Mode::Ctl(_) | Mode::Status(_) => Ok(()),
     }
 }
 
 /// Tells a running server what to do.
 fn control(sources: &Sources, call: Ctl) -> ExitCode {
-    match sources.control_socket() {
-        Ok(socket) => {
-            let outcome = ctl::run(&socket, call);
+    tell(
+        sources
+            .control_socket()
+            .map(|socket| ctl::run(&socket, call)),
+    )
+}
+
+/// Shows how a running server is.
+fn show_status(sources: &Sources, command: StatusCommand) -> ExitCode {
+    tell(sources.admin().map(|admin| status::run(&admin, command)))
+}
+
+/// Prints what came of a call of a running server; its exit code.
+fn tell(outcome: Result<ctl::Outcome, config::ConfigError>) -> ExitCode {
+    match outcome {
+        Ok(outcome) => {
             // A reader that has gone (`| head`) is no failure of what was asked.
             let _ = std::io::stdout().write_all(outcome.stdout.as_bytes());
             let _ = std::io::stderr().write_all(outcome.stderr.as_bytes());

@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tune",
             "http",
             "app",
+            "admin",
             "cache",
             "store",
             "seed",
@@ -40,6 +41,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("ctl", &["config"]),
+    // What it says of a server is the admin listener's document.
+    ("status", &["config", "ctl", "scoreboard"]),
+    ("admin", &["sys", "scoreboard", "http", "status"]),
     (
         "master",
         &[

@@ -2,6 +2,7 @@
 //! shares one PostgreSQL; a module for each thing that is promised:
 //!
 //! - `access_log`: a line a request, never forged, lost in silence, or waited for.
+//! - `admin`: metrics, status and the live page; `canvas-cluster status`.
 //! - `api`: the API table, row by row, over every store.
 //! - `cache`: Redis is filled, dropped, distrusted and never needed.
 //! - `checker`: no reader sees less than was acknowledged, while workers, connections and Redis die.
@@ -47,6 +48,7 @@
 //! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved; signals that mean nothing.
 
 mod access_log;
+mod admin;
 mod api;
 mod cache;
 mod checker;

@@ -17,6 +17,7 @@ use super::pages;
 use super::secret::quote;
 use super::settings::Setting;
 use super::sources::{Environment, Sources};
+use super::status::{self, StatusCommand};
 use super::table::SETTINGS;
 use super::{EXIT_USAGE, value};
 
@@ -44,6 +45,8 @@ pub enum Mode {
     Tune(Tune),
     /// Tell a running server what to do.
     Ctl(Ctl),
+    /// Show how a running server is.
+    Status(StatusCommand),
 }
 
 /// What `canvas-cluster tune` does.
@@ -140,6 +143,7 @@ pub fn parse(
         Some(("seed", matches)) => Mode::Seed(seed_options(matches)?),
         Some(("tune", matches)) => Mode::Tune(tune_of(matches)),
         Some(("ctl", matches)) => Mode::Ctl(ctl::read(matches)?),
+        Some(("status", matches)) => Mode::Status(status::read(matches)?),
         Some(_) => Mode::Check,
     };
     let flags = SETTINGS
@@ -212,6 +216,7 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(ctl::subcommand())
+        .subcommand(status::subcommand())
         .subcommand(Command::new("check").about("Validate the configuration and show it, without binding anything"))
         .subcommand(
             Command::new("tune")
@@ -259,8 +264,8 @@ is refused, except those that Kubernetes sets for a Service named canvas….
 
 Times: 500ms, 2s, 1m30s, 1h; a bare number is seconds. Sizes: 65536, 64KiB, 64k, 1MiB.
 
-Exit codes: 0 done, 1 tune --check has found a limit that is too low, 100 wrong usage or configuration, 111 a system \
-call failed; of ctl also 112, no server was reached.";
+Exit codes: 0 done, 1 tune --check has found a limit that is too low, or status fewer workers than should serve, \
+100 wrong usage or configuration, 111 a system call failed; of ctl and status also 112, no server was reached.";
 
 fn tune_of(matches: &ArgMatches) -> Tune {
     let file = matches.get_one::<String>("print").map(String::as_str);

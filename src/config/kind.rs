@@ -3,13 +3,16 @@
 
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::secret::{Secret, quote, redact_url};
 use super::value;
 use super::values::Values;
-use super::{AccessFormat, AccessTarget, ControlSocket, Listen, LogFormat, ServerTiming};
+use super::{
+    AccessFormat, AccessTarget, Admin, AdminAddress, ControlSocket, Listen, LogFormat, ServerTiming,
+};
 
 /// Leads to the field of [`Values`] that a setting fills.
 pub(super) type Field<T> = fn(&mut Values) -> &mut T;
@@ -82,6 +85,10 @@ pub(super) enum Kind {
     /// A path, or `none`.
     ControlSocket {
         field: Field<ControlSocket>,
+    },
+    /// An address with a port, `unix:` and a path, or `none`.
+    Admin {
+        field: Field<Admin>,
     },
     /// A path, `-` for standard output, or `none`.
     AccessLog {
@@ -192,6 +199,9 @@ impl Kind {
             Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
             Kind::Name { of, .. } => format!("the name of a {of}"),
             Kind::ControlSocket { .. } => "a path, or none".to_owned(),
+            Kind::Admin { .. } => {
+                "an address with a port, a Unix socket (unix:/path), or none".to_owned()
+            }
             Kind::AccessLog { .. } => "a path, - or none".to_owned(),
             Kind::AccessFormat { .. } => "a log format (combined or json)".to_owned(),
             Kind::LogLevel { .. } => "a log level (error, warn, info or debug)".to_owned(),
@@ -231,6 +241,7 @@ impl Kind {
             Kind::Path { field } => *field(values) = Some(path(given)?),
             Kind::SecretFile { of, field } => *field(values) = Some(secret_file(given, of)?),
             Kind::ControlSocket { field } => *field(values) = control_socket(given)?,
+            Kind::Admin { field } => *field(values) = admin(given)?,
             Kind::AccessLog { field } => *field(values) = access_target(given)?,
             _ => self.read_text(
                 given.to_str().ok_or("the value is not valid UTF-8")?,
@@ -308,6 +319,7 @@ impl Kind {
             Kind::Path { .. }
             | Kind::SecretFile { .. }
             | Kind::ControlSocket { .. }
+            | Kind::Admin { .. }
             | Kind::AccessLog { .. } => self.read(OsStr::new(text), values)?,
         }
         Ok(())
@@ -346,6 +358,14 @@ impl Kind {
                 ControlSocket::Usual(_) => return None,
                 ControlSocket::At(path) => show_path(path),
                 ControlSocket::Off => "none".to_owned(),
+            },
+            Kind::Admin { field } => match field(values) {
+                Admin::Usual(_) => return None,
+                Admin::At(AdminAddress::Unix(path)) => {
+                    format!("{}{}", value::UNIX, show_path(path))
+                }
+                Admin::At(AdminAddress::Tcp(address)) => address.to_string(),
+                Admin::Off => "none".to_owned(),
             },
             Kind::AccessLog { field } => match field(values) {
                 None => "none".to_owned(),
@@ -412,6 +432,22 @@ fn control_socket(given: &OsStr) -> Result<ControlSocket, String> {
         }
         _ => ControlSocket::At(path(given)?),
     })
+}
+
+fn admin(given: &OsStr) -> Result<Admin, String> {
+    if let Some(at) = given.as_bytes().strip_prefix(value::UNIX.as_bytes()) {
+        return Ok(Admin::At(AdminAddress::Unix(path(OsStr::from_bytes(at))?)));
+    }
+    match given.to_str() {
+        Some("none") => Ok(Admin::Off),
+        Some(text) if text.contains('/') && !text.contains("://") => Err(format!(
+            "{} is not an address with a port; before the path of a Unix socket write {}",
+            quote(text),
+            value::UNIX
+        )),
+        Some(text) => value::address(text).map(|address| Admin::At(AdminAddress::Tcp(address))),
+        None => Err("the value is not valid UTF-8".to_owned()),
+    }
 }
 
 fn secret_file(given: &OsStr, of: &str) -> Result<PathBuf, String> {

@@ -26,6 +26,7 @@ mod resolve;
 mod secret;
 mod settings;
 mod sources;
+pub mod status;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -73,6 +74,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where the master takes commands. Of the usual places the first is the one.
     pub control_socket: ControlSocket,
+    /// Where metrics and status are served, if anywhere.
+    pub admin: Admin,
     /// Blocking threads per worker, 1 to 64, each with one database connection.
     pub lanes: usize,
     /// Time for a request's calls to database and Redis; at most `drain_timeout`.
@@ -187,6 +190,36 @@ pub enum ControlSocket {
     At(PathBuf),
     /// None is wanted.
     Off,
+}
+
+/// Where metrics and status are served, apart from the public addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// Nothing was said: a Unix socket beside the control socket, at one of these places, the best first. A server that can't
+    /// have the first does without; a client asks at each of them.
+    Usual(Vec<PathBuf>),
+    /// This one was named: it is had, or the server does not start.
+    At(AdminAddress),
+    /// None is wanted.
+    Off,
+}
+
+/// An address of the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Written `ADDR:PORT`; port 0 is any free one.
+    Tcp(SocketAddr),
+    /// Written `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminAddress::Tcp(address) => address.fmt(f),
+            AdminAddress::Unix(path) => write!(f, "{}{}", value::UNIX, path.display()),
+        }
+    }
 }
 
 /// Where the access log goes.

@@ -100,10 +100,10 @@ pub fn man_page(command: &Command) -> String {
              serve for it, and it is tried on, down to twice a minute.\n\
              .SH EXIT STATUS\n\
              .TP\n\\fB0\\fR\nAn orderly end.\n\
-             .TP\n\\fB1\\fR\ntune --check has found a limit that is too low.\n\
+             .TP\n\\fB1\\fR\ntune --check has found a limit that is too low; status, fewer workers than should serve.\n\
              .TP\n\\fB100\\fR\nThe command line or the configuration is wrong.\n\
              .TP\n\\fB111\\fR\nThe system or the database is in the way; what ctl asked for was tried in vain.\n\
-             .TP\n\\fB112\\fR\nctl has reached no server.\n\
+             .TP\n\\fB112\\fR\nctl or status has reached no server.\n\
              .SH SEE ALSO\n.BR systemctl (1),\n.BR journalctl (1),\n.BR sysctl.d (5)\n";
     page
 }
@@ -315,7 +315,7 @@ mod tests {
                 assert!(page.contains(&name), "{name}");
             }
         }
-        assert_eq!(page.matches("\\fB\\-\\-json\\fR").count(), 1);
+        assert_eq!(page.matches("\\fB\\-\\-json\\fR").count(), 2);
         let opened = page.lines().filter(|line| *line == ".RS").count();
         assert_eq!(page.lines().filter(|line| *line == ".RE").count(), opened);
         for (names, _, _) in SIGNALS {

@@ -11,8 +11,8 @@ use super::sources::Environment;
 use super::table::SETTINGS;
 use super::values::Values;
 use super::{
-    Account, Config, ConfigError, ControlSocket, Database, Listen, Redis, Workers, Writes, account,
-    cpus, files, value,
+    Account, Admin, AdminAddress, Config, ConfigError, ControlSocket, Database, Listen, Redis,
+    Workers, Writes, account, cpus, files, value,
 };
 
 /// Length of a write token in bytes: long enough not to be guessed, short enough for a head.
@@ -26,6 +26,9 @@ const SYSTEM_RUNTIME: &str = "/run/canvas-cluster";
 
 /// The control socket inside its folder.
 const CONTROL: &str = "control.sock";
+
+/// The admin listener's socket beside it.
+const ADMIN: &str = "admin.sock";
 
 /// The embedded database inside the state directory.
 const EMBEDDED: &str = "canvas-cluster.sqlite3";
@@ -43,6 +46,7 @@ pub(super) fn resolve(
     let user = keep(find_account(&layered), &mut problems);
     check_writes(&layered, &mut problems);
     check_order(&layered, &mut problems);
+    check_admin(&layered, &mut problems);
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
@@ -53,6 +57,7 @@ pub(super) fn resolve(
         .clone()
         .unwrap_or_else(|| default_state_dir(env));
     let control_socket = control_socket(&layered.values, env);
+    let admin = admin(&layered.values, &control_socket);
     let workers = layered
         .values
         .workers
@@ -63,6 +68,7 @@ pub(super) fn resolve(
             workers,
             state_dir: &state_dir,
             control_socket: &control_socket,
+            admin: &admin,
             database: &database,
             redis: &redis,
             token: &token,
@@ -98,6 +104,7 @@ pub(super) fn resolve(
         },
         state_dir,
         control_socket,
+        admin,
         lanes: values.lanes,
         request_timeout: values.request_timeout,
         drain_timeout: values.drain_timeout,
@@ -273,6 +280,27 @@ fn check_writes(layered: &Layered, problems: &mut Vec<String>) {
     }
 }
 
+/// What the server does is not told to the world by accident, nor where its clients ask.
+fn check_admin(layered: &Layered, problems: &mut Vec<String>) {
+    let values = &layered.values;
+    let Admin::At(AdminAddress::Tcp(address)) = &values.admin else {
+        return;
+    };
+    let name = layered.origin(row("admin")).name(row("admin"));
+    if !value::is_loopback(address) && !values.allow_remote_admin {
+        problems.push(format!(
+            "{name}: {address} can be reached from other hosts, where everyone could read the metrics and the status; give an \
+             address of loopback or unix:FILE, or --allow-remote-admin to let everyone read them"
+        ));
+    }
+    let public = |listen: &Listen| listen.address == *address && address.port() != 0;
+    if values.listen.iter().any(public) {
+        problems.push(format!(
+            "{name}: {address} is an address of --listen too; give another port"
+        ));
+    }
+}
+
 /// Pairs of settings that make no sense the other way round.
 fn check_order(layered: &Layered, problems: &mut Vec<String>) {
     let values = &layered.values;
@@ -335,11 +363,25 @@ pub(super) fn control_socket(values: &Values, env: &Environment) -> ControlSocke
     ControlSocket::Usual(places)
 }
 
+/// The admin listener that was named, or a socket beside the control socket.
+pub(super) fn admin(values: &Values, control_socket: &ControlSocket) -> Admin {
+    let Admin::Usual(_) = values.admin else {
+        return values.admin.clone();
+    };
+    let beside = |path: &PathBuf| path.with_file_name(ADMIN);
+    match control_socket {
+        ControlSocket::Off => Admin::Off,
+        ControlSocket::At(path) => Admin::Usual(vec![beside(path)]),
+        ControlSocket::Usual(places) => Admin::Usual(places.iter().map(beside).collect()),
+    }
+}
+
 /// What the values alone don't tell.
 struct Computed<'a> {
     workers: Workers,
     state_dir: &'a Path,
     control_socket: &'a ControlSocket,
+    admin: &'a Admin,
     database: &'a Option<Chosen>,
     redis: &'a Option<Chosen>,
     token: &'a Option<Chosen>,
@@ -363,6 +405,12 @@ fn describe(layered: &mut Layered, computed: &Computed<'_>) -> Vec<(String, Stri
             ("control_socket", None, _) => match computed.control_socket {
                 ControlSocket::Usual(places) if !places.is_empty() => {
                     (show_path(&places[0]), origin)
+                }
+                _ => ("none".to_owned(), origin),
+            },
+            ("admin", None, _) => match computed.admin {
+                Admin::Usual(places) if !places.is_empty() => {
+                    (format!("{}{}", value::UNIX, show_path(&places[0])), origin)
                 }
                 _ => ("none".to_owned(), origin),
             },

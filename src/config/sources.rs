@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::layers::{Given, Layered, Origin};
-use super::resolve::{control_socket, resolve};
+use super::resolve::{admin, control_socket, resolve};
 use super::settings::{PREFIX, Setting};
 use super::table::SETTINGS;
-use super::{Config, ConfigError, ControlSocket, LogFormat, files, toml_file};
+use super::{Admin, Config, ConfigError, ControlSocket, LogFormat, files, toml_file};
 
 /// The variables that we read beside our own.
 const SURROUNDINGS: [&str; 6] = [
@@ -67,12 +67,28 @@ impl Sources {
     /// # Errors
     /// The socket itself is named wrongly.
     pub fn control_socket(&self) -> Result<ControlSocket, ConfigError> {
+        let layered = self.read_only(&["control_socket"])?;
+        Ok(control_socket(&layered.values, &self.env))
+    }
+
+    /// Where a server of this configuration is asked how it is; here, too, nothing else matters.
+    ///
+    /// # Errors
+    /// The listener, or the control socket that it is beside, is named wrongly.
+    pub fn admin(&self) -> Result<Admin, ConfigError> {
+        let layered = self.read_only(&["control_socket", "admin"])?;
+        let beside = control_socket(&layered.values, &self.env);
+        Ok(admin(&layered.values, &beside))
+    }
+
+    /// These settings and no others.
+    fn read_only(&self, keys: &[&str]) -> Result<Layered, ConfigError> {
         let (mut given, _) = self.gather(&mut Vec::new());
-        given.retain(|given| given.setting.key == "control_socket");
+        given.retain(|given| keys.contains(&given.setting.key));
         let mut problems = Vec::new();
         let layered = Layered::read(given, &mut problems);
         if problems.is_empty() {
-            Ok(control_socket(&layered.values, &self.env))
+            Ok(layered)
         } else {
             Err(ConfigError { problems })
         }

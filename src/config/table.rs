@@ -119,6 +119,29 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "admin",
+        value_name: "ADDR:PORT|unix:FILE|none",
+        default: Preset::None {
+            means: "the Unix socket admin.sock beside the control socket, none if that is none",
+            example: "127.0.0.1:1122",
+        },
+        group: Group::Process,
+        help: "Where metrics, status and the live page are served, off the public addresses: an address of loopback, or a Unix socket for root and the workers' user alone",
+        kind: Kind::Admin {
+            field: |v| &mut v.admin,
+        },
+    },
+    Setting {
+        key: "allow_remote_admin",
+        value_name: "true|false",
+        default: Preset::Value("false"),
+        group: Group::Process,
+        help: "Let --admin be an address that other hosts reach: whoever does so reads the metrics and the status, without a token",
+        kind: Kind::Switch {
+            field: |v| &mut v.allow_remote_admin,
+        },
+    },
+    Setting {
         key: "log_level",
         value_name: "LEVEL",
         default: Preset::Value("info"),

@@ -107,6 +107,9 @@ pub(super) fn switch(text: &str) -> Option<bool> {
     }
 }
 
+/// What stands before the path of a Unix socket where an address could stand.
+pub(super) const UNIX: &str = "unix:";
+
 /// What stands before an address whose connections begin with a PROXY header.
 pub(super) const PROXIED: &str = "proxy+";
 
@@ -122,13 +125,7 @@ pub(super) fn listen(text: &str) -> Result<Vec<Listen>, String> {
             Some(rest) => (rest, true),
             None => (part, false),
         };
-        let address = part.parse::<SocketAddr>().map_err(|_| {
-            format!(
-                "{} is not an address with a port{}",
-                quote(part),
-                hint(part)
-            )
-        })?;
+        let address = address(part)?;
         // One address speaks one protocol.
         let given = |other: &Listen| other.address == address;
         if address.port() != 0 && addresses.iter().any(given) {
@@ -137,6 +134,20 @@ pub(super) fn listen(text: &str) -> Result<Vec<Listen>, String> {
         addresses.push(Listen { address, proxied });
     }
     Ok(addresses)
+}
+
+/// Reads one address, such as `127.0.0.1:1121`.
+///
+/// # Errors
+/// As [`listen`].
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{} is not an address with a port{}",
+            quote(text),
+            hint(text)
+        )
+    })
 }
 
 fn hint(part: &str) -> String {

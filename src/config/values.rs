@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use super::{
-    AccessFormat, AccessTarget, ControlSocket, LimitsConfig, Listen, LogFormat, ServerTiming,
+    AccessFormat, AccessTarget, Admin, ControlSocket, LimitsConfig, Listen, LogFormat, ServerTiming,
 };
 
 /// The values read so far, one field per row: well-formed each, but not yet checked against each other.
@@ -21,6 +21,9 @@ pub(super) struct Values {
     pub(super) group: Option<String>,
     /// The usual places are filled in later: they depend on the environment.
     pub(super) control_socket: ControlSocket,
+    /// Here too.
+    pub(super) admin: Admin,
+    pub(super) allow_remote_admin: bool,
     pub(super) log_level: log::LevelFilter,
     pub(super) log_format: LogFormat,
     pub(super) slow_request: Duration,
@@ -65,6 +68,8 @@ impl Values {
             user: None,
             group: None,
             control_socket: ControlSocket::Usual(Vec::new()),
+            admin: Admin::Usual(Vec::new()),
+            allow_remote_admin: false,
             log_level: log::LevelFilter::Off,
             log_format: LogFormat::Auto,
             slow_request: Duration::ZERO,

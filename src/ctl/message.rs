@@ -122,6 +122,12 @@ pub struct Change {
     pub workers: usize,
     /// When it was over, in seconds since 1970 (UTC).
     pub at: u64,
+    /// The same in milliseconds; 0 in what a version has told that knows seconds alone.
+    #[serde(default)]
+    pub at_ms: u64,
+    /// How long it took; of an upgrade, since the new program took over.
+    #[serde(default)]
+    pub took_ms: u64,
 }
 
 /// What was changed.

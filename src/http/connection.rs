@@ -60,7 +60,8 @@ pub struct Door<S> {
     pub limits: Limits,
     pub patience: Patience,
     pub watch: Arc<Watch>,
-    pub lobby: Arc<Lobby>,
+    /// Where connections wait that have been idle for a while. Without one they keep their coroutine.
+    pub lobby: Option<Arc<Lobby>>,
     pub turnstile: Arc<Turnstile>,
     pub pool: Pool,
     /// Where the worker counts.
@@ -108,9 +109,9 @@ pub fn serve<S: Service>(stream: TcpStream, arrival: Arrival, door: &Door<S>) {
     connection.release();
     let arrival = connection.arrival;
     drop(connection);
-    if let Ok(Next::Park) = next {
+    if let (Ok(Next::Park), Some(lobby)) = (next, &door.lobby) {
         let left = door.patience.idle.saturating_sub(PARK_AFTER);
-        door.lobby.seat(
+        lobby.seat(
             io.into_inner(),
             arrival,
             door.watch.now() + left.as_millis() as u64,
@@ -226,10 +227,7 @@ impl<'d, S: Service> Connection<'d, S> {
     fn read_head(&mut self) -> Result<Option<Result<usize, Next>>, Broken> {
         self.scanner.reset();
         self.context = Context::default();
-        self.timing.reset();
-        if !self.input.filled().is_empty() {
-            self.timing.begin();
-        }
+        self.timing.reset(!self.input.filled().is_empty());
         let mut in_pieces = false;
         let mut timed = false;
         loop {
@@ -280,13 +278,17 @@ impl<'d, S: Service> Connection<'d, S> {
     /// with `None` when the connection has been idle for long enough to wait elsewhere.
     fn wait_idle(&mut self) -> Result<Option<usize>, Broken> {
         let idle = self.door.patience.idle;
-        self.wire.watched.within(idle.min(PARK_AFTER));
+        let parks = idle > PARK_AFTER && self.door.lobby.is_some();
+        self.wire.watched.within(match parks {
+            true => PARK_AFTER,
+            false => idle,
+        });
         self.wire.watched.idle(true);
         let received = loop {
             self.release();
             match self.wire.readable().and_then(|()| self.try_fill()) {
                 Ok(None) => {}
-                Err(Broken::Expired) if idle > PARK_AFTER && !self.door.watch.evicting() => {
+                Err(Broken::Expired) if parks && !self.door.watch.evicting() => {
                     break Ok(None);
                 }
                 Err(Broken::Expired) => {
@@ -457,6 +459,9 @@ impl<'d, S: Service> Connection<'d, S> {
             &mut self.output,
         );
         let took = self.timing.ready(response.status());
+        if let Some(took) = took {
+            self.door.tally.note_latency(took);
+        }
         if let (Some(visit), Some(log)) = (&mut self.visit, &self.door.access) {
             let sent = if head_only { 0 } else { response.length() };
             let took = took.unwrap_or_default();

@@ -26,6 +26,11 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    pub const NOTHING: Wanted = Wanted {
+        slow: None,
+        server_timing: ServerTiming::Never,
+    };
+
     /// Whether the answer to this request says where its time went.
     pub fn answers(self, head: &Head<'_>) -> bool {
         match self.server_timing {
@@ -47,9 +52,14 @@ pub struct Timing {
     parse: Duration,
     asked: Asked,
     ready: Option<(Instant, u16)>,
+    /// When the last answer was.
+    last: Option<Instant>,
 }
 
 impl Timing {
+    /// A build without the feature `metrics` never looks at the clock, to be measured against one that does.
+    const RUNS: bool = cfg!(feature = "metrics");
+
     /// Of a connection that was accepted just now.
     pub fn start() -> Self {
         Timing {
@@ -59,19 +69,25 @@ impl Timing {
             parse: Duration::ZERO,
             asked: Asked::default(),
             ready: None,
+            last: None,
         }
     }
 
-    /// Forgets the request before.
-    pub fn reset(&mut self) {
-        (self.began, self.ready) = (None, None);
+    /// Forgets the request before. `is_there` says that bytes of the next one have been read: then it began when that one was
+    /// answered, which saves a look at the clock.
+    pub fn reset(&mut self, is_there: bool) {
+        self.began = self.last.take().filter(|_| is_there);
+        self.ready = None;
         (self.accept, self.parse) = (Duration::ZERO, Duration::ZERO);
         self.asked.length = 0;
+        if is_there {
+            self.begin();
+        }
     }
 
     /// Bytes of a request are there; only the first call counts.
     pub fn begin(&mut self) {
-        if self.began.is_some() {
+        if self.began.is_some() || !Self::RUNS {
             return;
         }
         let now = Instant::now();
@@ -95,8 +111,11 @@ impl Timing {
 
     /// The answer is ready; how long that took since the request's first byte, if there is a request.
     pub fn ready(&mut self, status: u16) -> Option<Duration> {
+        if !Self::RUNS {
+            return None;
+        }
         let now = Instant::now();
-        self.ready = Some((now, status));
+        (self.ready, self.last) = (Some((now, status)), Some(now));
         self.began.map(|began| now.duration_since(began))
     }
 
@@ -270,6 +289,25 @@ mod tests {
             };
             assert_eq!([&plain, &asking, &not].map(|head| wanted.answers(head)), to);
         }
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn a_request_that_waits_begins_when_the_one_before_it_ends() {
+        let mut timing = Timing::start();
+        assert_eq!(timing.ready(200), None, "nobody has asked");
+        timing.reset(false);
+        timing.begin();
+        let began = timing.began;
+        timing.begin();
+        assert_eq!(timing.began, began, "only the first bytes count");
+        assert!(timing.ready(200).is_some());
+        let ended = timing.last;
+        timing.reset(true);
+        assert!(ended.is_some() && timing.began == ended);
+        timing.ready(200);
+        timing.reset(false);
+        assert_eq!(timing.began, None);
     }
 
     #[test]

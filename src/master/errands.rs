@@ -1,7 +1,7 @@
 //! What is asked of the master on its control socket, done and answered; and the changes of the past.
 
 use std::collections::VecDeque;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,21 +9,27 @@ use super::Master;
 use super::control::{Awaited, ClientId};
 use super::notify;
 use super::plan::{Doing, Event};
+use super::publication::now_ms;
 use super::wishes::Scale;
 use crate::config::MOST_WORKERS;
 use crate::config::ctl::CtlCommand;
 use crate::ctl::message::{self, Answer, Change, Phase, State, Status, Upgraded, What, Worker};
 use crate::scoreboard::counters::Counter;
-use crate::scoreboard::moment;
+use crate::scoreboard::{moment, published};
 
 /// How many changes are remembered.
-const MOST_CHANGES: usize = 10;
+const MOST_CHANGES: usize = published::MOST_CHANGES;
 
 /// The changes that are over, oldest first.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct History(VecDeque<Change>);
 
 impl History {
+    /// The changes, the newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = &Change> {
+        self.0.iter().rev()
+    }
+
     fn note(&mut self, change: Change) {
         if self.0.len() == MOST_CHANGES {
             self.0.pop_front();
@@ -119,6 +125,7 @@ impl Master {
     /// Notes that a change is under way.
     pub(super) fn begin(&mut self, what: What) {
         self.under_way = Some(what);
+        self.begun = Instant::now();
         self.failure = None;
         self.verdict = None;
         self.control.begin(what);
@@ -135,14 +142,17 @@ impl Master {
             _ => (message::Result::Done, None),
         };
         if let Some(what) = self.under_way.take() {
-            let at = SystemTime::now().duration_since(UNIX_EPOCH);
+            let at_ms = now_ms();
+            self.count_change(what, result);
             self.history.note(Change {
                 what,
                 result,
                 why,
                 generation: self.generation,
                 workers: self.plan.wanted(),
-                at: at.map_or(0, |since| since.as_secs()),
+                at: at_ms / 1000,
+                at_ms,
+                took_ms: self.begun.elapsed().as_millis() as u64,
             });
         }
         // Before every slot has served, what a change came to makes nobody ready.
@@ -226,11 +236,9 @@ impl Master {
         }
     }
 
-    /// How often something happened on all workers that ever were. Asks only the rows that were ever used: reading the
-    /// others would have the kernel give memory to them.
+    /// How often something happened on all workers that ever were.
     pub(super) fn counted(&self, counter: Counter) -> u64 {
-        let rows = (0..self.rows_used).map(|row| self.scoreboard.row(row));
-        rows.map(|row| row.counted(counter)).sum()
+        self.scoreboard.total(counter)
     }
 }
 

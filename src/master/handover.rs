@@ -12,11 +12,15 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{getpid, getppid};
 use serde::{Deserialize, Serialize};
 
+use super::admin::HandedAdmin;
 use super::control::HandedControl;
 use super::errands::History;
 use super::listeners::HandedListeners;
 use super::plan::Standing;
 use super::wishes::Wishes;
+use crate::scoreboard::histogram::{BOUNDS_US, BUCKETS, Counts};
+use crate::scoreboard::published::ChangeCounts;
+use crate::scoreboard::{Scoreboard, Sums};
 use crate::sys;
 use crate::worker::control;
 
@@ -45,15 +49,24 @@ pub struct Handover {
     /// The command line, program name first and secrets included.
     pub arguments: Vec<OsString>,
     pub listeners: HandedListeners,
+    /// None of an image that knows no admin listener.
+    #[serde(default)]
+    pub admin: Option<HandedAdmin>,
     pub scoreboard: HandedTable,
     pub children: Vec<HandedChild>,
     pub plan: Standing,
     pub control: HandedControl,
     pub history: History,
+    /// How many changes there were.
+    #[serde(default)]
+    pub change_counts: ChangeCounts,
     /// What was asked for and has to wait until the upgrade is over.
     pub wishes: Wishes,
     /// When the server started, as a [`moment`](crate::scoreboard::moment).
     pub started: u64,
+    /// The same in Unix milliseconds; 0 of an image that does not tell it.
+    #[serde(default)]
+    pub started_ms: u64,
 }
 
 /// The scoreboard.
@@ -62,6 +75,81 @@ pub struct HandedTable {
     pub descriptor: RawFd,
     /// The counters' names, in the order of their places.
     pub counters: Vec<String>,
+    /// What was counted in it, for an image that lays its own out in another way and can't look.
+    #[serde(default)]
+    pub bequest: Option<Bequest>,
+}
+
+/// What was counted until the hand-over.
+#[derive(Serialize, Deserialize)]
+pub struct Bequest {
+    /// By the counters' names.
+    counters: Vec<(String, u64)>,
+    bounds_us: Vec<u64>,
+    latency: HandedHistogram,
+    queue_delay: HandedHistogram,
+    /// CPU time by slot, in microseconds.
+    slot_cpu: Vec<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HandedHistogram {
+    counts: Vec<u64>,
+    sum_ns: u64,
+}
+
+impl Bequest {
+    /// What this table holds, which has had so many slots.
+    pub fn of(scoreboard: Scoreboard, slots: usize) -> Self {
+        let sums = scoreboard.sums();
+        let named = sums.counters();
+        Bequest {
+            counters: named
+                .map(|(counter, count)| (counter.name(), count))
+                .collect(),
+            bounds_us: BOUNDS_US.to_vec(),
+            latency: HandedHistogram::of(&sums.latency),
+            queue_delay: HandedHistogram::of(&sums.queue_delay),
+            slot_cpu: (0..slots).map(|slot| scoreboard.slot_cpu(slot)).collect(),
+        }
+    }
+
+    /// Goes on from it in another table. Histograms with other bounds can't be gone on with.
+    pub fn pass_to(&self, scoreboard: Scoreboard) {
+        let counts = |handed: &HandedHistogram| match self.bounds_us == BOUNDS_US {
+            true => handed.counts(),
+            false => Counts::default(),
+        };
+        let sums = Sums::named(
+            &self.counters,
+            counts(&self.latency),
+            counts(&self.queue_delay),
+        );
+        scoreboard.inherit(&sums);
+        for (slot, micros) in self.slot_cpu.iter().enumerate() {
+            scoreboard.add_slot_cpu(slot, *micros);
+        }
+    }
+}
+
+impl HandedHistogram {
+    fn of(counts: &Counts) -> Self {
+        HandedHistogram {
+            counts: counts.buckets.to_vec(),
+            sum_ns: counts.sum_ns,
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let buckets = <[u64; BUCKETS]>::try_from(self.counts.as_slice());
+        buckets.map_or_else(
+            |_| Counts::default(),
+            |buckets| Counts {
+                buckets,
+                sum_ns: self.sum_ns,
+            },
+        )
+    }
 }
 
 /// A living worker.
@@ -74,6 +162,9 @@ pub struct HandedChild {
     pub row: Option<usize>,
     pub channel: RawFd,
     pub ready: bool,
+    /// When it was started, in Unix milliseconds; 0 of an image that does not tell it.
+    #[serde(default)]
+    pub started_ms: u64,
 }
 
 /// The part of the text that every image can read.
@@ -203,7 +294,10 @@ pub fn is_asked(arguments: &[OsString]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::scoreboard::counters::Counter;
 
     #[test]
     fn only_a_text_of_this_format_is_taken() {
@@ -215,6 +309,29 @@ mod tests {
         assert!(refused(&other).contains("restart instead"));
         let lacking = format!("{{\"format\":{FORMAT},\"protocol\":{}}}", control::PROTOCOL);
         assert!(refused(&lacking).contains("missing field"));
+    }
+
+    #[test]
+    fn what_was_counted_goes_on_in_another_table() {
+        let (old, new) = (
+            Scoreboard::new().expect("shared memory"),
+            Scoreboard::new().expect("shared memory"),
+        );
+        old.use_row(0);
+        old.row(0).add(Counter::Requests, 7);
+        old.row(0).note_latency(Duration::from_millis(3));
+        old.add_slot_cpu(1, 5);
+        let text = serde_json::to_vec(&Bequest::of(old, 2)).expect("JSON");
+        let mut bequest: Bequest = serde_json::from_slice(&text).expect("our own");
+        bequest.pass_to(new);
+        assert_eq!(new.sums(), old.sums());
+        assert_eq!((new.slot_cpu(0), new.slot_cpu(1)), (0, 5));
+        // Counts of other buckets mean nothing.
+        let other = Scoreboard::new().expect("shared memory");
+        bequest.bounds_us[0] += 1;
+        bequest.pass_to(other);
+        assert_eq!(other.total(Counter::Requests), 7);
+        assert_eq!(other.sums().latency, Counts::default());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The master: one thread that waits for signals, reports and deaths, asks the [`plan`] what to do, and does it. It
 //! holds the listeners for ever and never touches a request, a database or the coroutine runtime.
 
+mod admin;
 mod control;
 mod errands;
 mod handover;
@@ -9,6 +10,7 @@ mod listeners;
 mod notify;
 pub mod plan;
 mod preparation;
+mod publication;
 mod signals;
 mod spawn;
 mod status;
@@ -27,7 +29,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
-use self::control::{Control, ControlError};
+use self::admin::{AdminError, AdminListener};
+use self::control::{Control, SocketError};
 use self::errands::History;
 pub use self::handover::{Arrival, CONSENT, Handover, VARIABLE, is_asked};
 pub use self::listeners::ListenError;
@@ -35,6 +38,7 @@ use self::listeners::Listeners;
 use self::notify::{Manager, Phase};
 use self::plan::{Action, Event, Patience, Plan, WorkerId};
 use self::preparation::{Preparation, prepare};
+use self::publication::now_ms;
 use self::signals::{Request, Signals};
 use self::spawn::End;
 pub use self::takeover::take_over;
@@ -45,11 +49,12 @@ use crate::config::{Config, Listen, MOST_WORKERS, Sources, Workers};
 use crate::ctl::message::{Answer, What};
 use crate::logging;
 use crate::scoreboard::counters::Counter;
+use crate::scoreboard::published::{ChangeCounts, Published};
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
 use crate::worker::{
-    self, Assignment, Inherited, control::Channel, control::Heard, control::Leave, control::Order,
-    control::Report,
+    self, AdminSocket, Assignment, Inherited, control::Channel, control::Heard, control::Leave,
+    control::Order, control::Report,
 };
 
 /// Why the server ended in failure.
@@ -57,7 +62,9 @@ use crate::worker::{
 pub enum MasterError {
     Listen(ListenError),
     /// There is no control socket where one was asked for.
-    Control(ControlError),
+    Control(SocketError),
+    /// The same of the admin listener.
+    Admin(AdminError),
     /// A system call without which there is no server.
     System(&'static str, io::Error),
     /// The embedded database could not be made, or workers can't run as their user.
@@ -71,6 +78,7 @@ impl fmt::Display for MasterError {
         match self {
             MasterError::Listen(error) => error.fmt(f),
             MasterError::Control(error) => error.fmt(f),
+            MasterError::Admin(error) => error.fmt(f),
             MasterError::System(what, error) => write!(f, "{what}: {error}"),
             MasterError::Prepare(why) => f.write_str(why),
             MasterError::NeverReady => {
@@ -94,6 +102,8 @@ struct Child {
     row: Option<usize>,
     /// When it was started, and what its row had counted by then.
     since: Instant,
+    /// The same in Unix milliseconds.
+    started_ms: u64,
     requests_before: u64,
     connections_before: u64,
     /// It has reported that it serves.
@@ -125,11 +135,16 @@ struct Master {
     wishes: Wishes,
     /// The change that is under way, and how its first worker ended if it never served.
     under_way: Option<What>,
+    /// When the last change began.
+    begun: Instant,
     failure: Option<String>,
     /// What is to be told of it once it is taken back.
     verdict: Option<String>,
     history: History,
+    /// How many changes there were.
+    change_counts: ChangeCounts,
     control: Control,
+    admin: AdminListener,
     manager: Manager,
     /// How many requests there had been when the status line was last made, and when that was; and how many a second then.
     measured: (u64, Instant),
@@ -141,12 +156,14 @@ struct Master {
     scoreboard: Scoreboard,
     /// What the scoreboard is in.
     memory: OwnedFd,
-    /// How many of the scoreboard's rows were ever used.
-    rows_used: usize,
     signals: Signals,
     children: HashMap<WorkerId, Child>,
     plan: Plan,
     started: Instant,
+    /// The same in Unix milliseconds, as it was first reckoned.
+    started_ms: u64,
+    /// What workers were told last of the server.
+    published: Option<Published>,
     upgrade: Upgrade,
     /// The version that this image has taken over from, until its own workers serve or have failed to.
     upgraded_from: Option<String>,
@@ -166,6 +183,8 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         .extend(&config.listen, config.workers.count())
         .map_err(MasterError::Listen)?;
     let control = Control::open(&config.control_socket).map_err(MasterError::Control)?;
+    let admin =
+        AdminListener::open(&config.admin, config.user.as_ref()).map_err(MasterError::Admin)?;
     if !prepare(&config, &mut signals)? {
         log::info!("master: stopped before it served");
         return Ok(());
@@ -188,10 +207,13 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         other: None,
         wishes: Wishes::default(),
         under_way: None,
+        begun: Instant::now(),
         failure: None,
         verdict: None,
         history: History::default(),
+        change_counts: ChangeCounts::default(),
         control,
+        admin,
         manager: Manager::find(),
         measured: (0, Instant::now()),
         rate: 0,
@@ -200,10 +222,11 @@ pub fn run(sources: Sources, config: Config) -> Result<(), MasterError> {
         listeners,
         scoreboard,
         memory,
-        rows_used: 0,
         signals,
         children: HashMap::new(),
         started: Instant::now(),
+        started_ms: now_ms(),
+        published: None,
         upgrade: Upgrade::of(upgrade::program(&called)),
         upgraded_from: None,
     };
@@ -258,6 +281,7 @@ impl Master {
             if !events.is_empty() {
                 continue;
             }
+            self.publish();
             self.wait()
                 .map_err(|error| MasterError::System("the master can't wait for events", error))?;
             let requests = self.signals.take();
@@ -641,6 +665,11 @@ impl Master {
         if config.control_socket != self.config.control_socket {
             log::warn!("master: the control socket stays where it is until the next start");
         }
+        if config.admin != self.config.admin {
+            log::warn!(
+                "master: the admin listener stays where it is until the next start or upgrade"
+            );
+        }
         let slots = config.workers.count();
         self.candidate = Some(config);
         Some(Event::Reload { slots })
@@ -694,10 +723,15 @@ impl Master {
             );
             return Some(Event::Died(worker));
         };
-        match start_worker(worker, slot, config, &self.listeners, self.scoreboard, row) {
+        // Before there is one that counts.
+        self.scoreboard.use_row(row);
+        let sockets = Sockets {
+            listeners: &self.listeners,
+            admin: &self.admin,
+        };
+        match start_worker(worker, slot, config, &sockets, self.scoreboard, row) {
             Ok(child) => {
                 log::debug!("master: started worker {slot} (pid {})", child.pid);
-                self.rows_used = self.rows_used.max(row + 1);
                 self.children.insert(worker, child);
                 None
             }
@@ -774,6 +808,7 @@ impl Master {
         self.upgrade.abandon();
         self.preparation.take().iter().for_each(Preparation::end);
         self.bid_farewell();
+        self.admin.close();
         for child in self.children.values() {
             // Only a start that failed leaves with children alive.
             let _ = kill(child.pid, Signal::SIGKILL);
@@ -799,16 +834,23 @@ impl Master {
     }
 }
 
+/// What workers accept from.
+struct Sockets<'m> {
+    listeners: &'m Listeners,
+    admin: &'m AdminListener,
+}
+
 /// Forks one worker. In the child nothing of the master is left but what the assignment names.
 fn start_worker(
     worker: WorkerId,
     slot: usize,
     config: &Config,
-    listeners: &Listeners,
+    sockets: &Sockets<'_>,
     scoreboard: Scoreboard,
     row: usize,
 ) -> io::Result<Child> {
     let (ours, theirs) = Channel::pair()?;
+    let Sockets { listeners, admin } = sockets;
     let sockets = listeners.of(&config.listen, config.workers.count());
     let bells = listeners.bells(config.workers.count());
     let master = getpid();
@@ -829,13 +871,15 @@ fn start_worker(
         let inherited = inherited.and_then(|listeners| {
             let bells: io::Result<Vec<OwnedFd>> =
                 bells.iter().map(|bell| bell.try_clone()).collect();
-            Ok((listeners, bells?))
+            let admin = admin.socket().map(AdminSocket::try_clone).transpose()?;
+            Ok((listeners, bells?, admin))
         });
-        let assigned = inherited.and_then(|(listeners, bells)| {
+        let assigned = inherited.and_then(|(listeners, bells, admin)| {
             let keep = listeners
                 .iter()
                 .map(|listener| listener.socket.as_raw_fd())
                 .chain(bells.iter().map(|bell| bell.as_raw_fd()))
+                .chain(admin.iter().map(AdminSocket::as_raw_fd))
                 .chain([theirs.as_fd().as_raw_fd()]);
             sys::close_inherited(&keep.collect::<Vec<_>>())?;
             Ok(Assignment {
@@ -844,6 +888,7 @@ fn start_worker(
                 config,
                 listeners,
                 bells,
+                admin,
                 channel: theirs,
                 scoreboard,
                 row: scoreboard.row(row),
@@ -865,6 +910,7 @@ fn start_worker(
         channel: ours,
         row: Some(row),
         since: Instant::now(),
+        started_ms: now_ms(),
         requests_before: counted(Counter::Requests),
         connections_before: counted(Counter::Connections),
         ready: false,

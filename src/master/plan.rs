@@ -245,6 +245,18 @@ impl Plan {
         })
     }
 
+    /// The slots that should have a worker, and wait for one.
+    pub fn vacant(&self) -> impl Iterator<Item = usize> {
+        let most = match self.is_stopping() {
+            true => 0,
+            false => self.wanted,
+        };
+        let slots = self.slots.iter().enumerate().take(most);
+        slots
+            .filter(|(_, slot)| slot.current.is_none() && slot.successor.is_none())
+            .map(|(index, _)| index)
+    }
+
     /// Whether some slot has never served.
     pub fn is_starting(&self) -> bool {
         self.phase == Phase::Starting

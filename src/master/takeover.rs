@@ -9,11 +9,13 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
+use super::admin::AdminListener;
 use super::control::{Awaited, Control};
 use super::handover::Handover;
 use super::listeners::Listeners;
 use super::notify::{Manager, Phase};
 use super::plan::{Event, Plan, WorkerId};
+use super::publication::now_ms;
 use super::signals::{Blocked, Request, Signals};
 use super::status::somebody_moves;
 use super::upgrade::Upgrade;
@@ -45,6 +47,10 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         log::error!("master: the control socket was not handed over: {error}");
         Control::default()
     });
+    let mut admin = AdminListener::adopt(handover.admin.as_ref()).unwrap_or_else(|error| {
+        log::error!("master: the admin listener was not handed over: {error}");
+        AdminListener::default()
+    });
     let not_handed = failed("what was handed over can't be taken");
     let listeners = Listeners::adopt(&handover.listeners).map_err(&not_handed)?;
     let (scoreboard, memory, shared) = adopt_scoreboard(handover)?;
@@ -61,6 +67,10 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
                 channel: Channel::adopt(channel),
                 row: child.row.filter(|_| shared),
                 since: Instant::now(),
+                started_ms: match child.started_ms {
+                    0 => now_ms(),
+                    known => known,
+                },
                 requests_before: 0,
                 connections_before: 0,
                 ready: child.ready,
@@ -83,10 +93,12 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         &mut heirloom,
     )?;
     let Some(mut config) = loaded else {
+        admin.close();
         return Ok(());
     };
     logging::adopt(config.log_level, config.log_format);
     control.settle_at(&config.control_socket);
+    admin.settle_at(&config.admin, config.user.as_ref());
     // Until a worker of the new configuration serves, what there is stays: the reload that follows brings the rest.
     config.listen = listeners.asked();
     config.workers = Workers::Fixed(handover.plan.wanted());
@@ -102,12 +114,12 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         other: None,
         wishes: handover.wishes.after_upgrade(),
         under_way: None,
+        begun: now,
         failure: None,
         verdict: None,
         history: handover.history.clone(),
         control,
-        // The rows that the image before this one used are not known.
-        rows_used: scoreboard::ROWS,
+        admin,
         manager: heirloom.manager,
         measured: (counted, now),
         rate: 0,
@@ -119,6 +131,12 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         signals,
         children: heirloom.children,
         started: now.checked_sub(Duration::from_millis(age)).unwrap_or(now),
+        started_ms: match handover.started_ms {
+            0 => now_ms().saturating_sub(age),
+            known => known,
+        },
+        change_counts: handover.change_counts,
+        published: None,
         upgrade: Upgrade::of(handover.program.clone().into()),
         upgraded_from: Some(handover.label.version.clone()),
     };
@@ -245,15 +263,21 @@ fn adopt_scoreboard(handover: &Handover) -> Result<(Scoreboard, OwnedFd, bool), 
     let memory = sys::adopt_descriptor(handover.scoreboard.descriptor).map_err(failed)?;
     let invalid = |error| failed(io::Error::new(io::ErrorKind::InvalidData, error));
     match Scoreboard::adopt(&memory, &handover.scoreboard.counters).map_err(invalid)? {
-        Adopted::Shared(scoreboard) => Ok((scoreboard, memory, true)),
+        Adopted::Shared(scoreboard) => {
+            scoreboard.speak();
+            Ok((scoreboard, memory, true))
+        }
         Adopted::Foreign => {
             let (scoreboard, own) = Scoreboard::in_memory().map_err(failed)?;
             // Both, and before anyone with the new one is there to write.
             scoreboard::divide(&memory).map_err(invalid)?;
             scoreboard.divide();
+            if let Some(bequest) = &handover.scoreboard.bequest {
+                bequest.pass_to(scoreboard);
+            }
             log::warn!(
                 "master: this version lays the scoreboard out in another way: until the old workers are gone, answers come from \
-                 the database and from no cache, and what they have counted is not told in the end"
+                 the database and from no cache, and what they count from now on is not told in the end"
             );
             Ok((scoreboard, own, false))
         }

@@ -21,12 +21,12 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, execve};
 
 use super::Master;
-use super::handover::{self, Arrival, HandedChild, HandedTable, Handover, Label};
+use super::handover::{self, Arrival, Bequest, HandedChild, HandedTable, Handover, Label};
 use super::notify::Phase;
 use super::plan::Event;
 use super::signals::{Blocked, Request};
 use super::spawn::End;
-use crate::config::secret_spans;
+use crate::config::{MOST_WORKERS, secret_spans};
 use crate::ctl::message::{Answer, What};
 use crate::scoreboard;
 use crate::scoreboard::counters::Counter;
@@ -260,6 +260,7 @@ impl Master {
             row: child.row,
             channel: child.channel.as_fd().as_raw_fd(),
             ready: child.ready,
+            started_ms: child.started_ms,
         });
         let age = self.started.elapsed().as_millis() as u64;
         Some(Handover {
@@ -267,16 +268,20 @@ impl Master {
             program: self.upgrade.program.clone().into(),
             arguments: self.sources.args().to_vec(),
             listeners: self.listeners.handed(),
+            admin: self.admin.handed(),
             scoreboard: HandedTable {
                 descriptor: self.memory.as_raw_fd(),
                 counters: Counter::all().map(Counter::name).collect(),
+                bequest: Some(Bequest::of(self.scoreboard, MOST_WORKERS)),
             },
             children: children.collect(),
             plan,
             control: self.control.handed(),
             history: self.history.clone(),
+            change_counts: self.change_counts,
             wishes: self.wishes,
             started: scoreboard::moment().saturating_sub(age),
+            started_ms: self.started_ms,
         })
     }
 
@@ -286,6 +291,15 @@ impl Master {
         if self.control.is_answering() {
             return Vec::new();
         }
+        // The next image goes on from what is counted now.
+        self.scoreboard.silence();
+        let events = self.become_the_next();
+        self.scoreboard.speak();
+        events
+    }
+
+    /// Comes back only if it can't.
+    fn become_the_next(&mut self) -> Vec<Event> {
         if self.handover().is_none() {
             return Vec::new();
         }
@@ -346,7 +360,8 @@ impl Master {
         let channels = self.children.values().map(|child| child.channel.as_fd());
         let sockets = self.listeners.descriptors();
         let control = self.control.descriptors();
-        let all = channels.chain(sockets).chain(control);
+        let admin = self.admin.descriptors();
+        let all = channels.chain(sockets).chain(control).chain(admin);
         for descriptor in all.chain([self.memory.as_fd()]) {
             set_inherited(descriptor, inherited)?;
         }

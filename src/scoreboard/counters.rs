@@ -30,6 +30,15 @@ pub enum Counter {
     /// Answers that the worker's own cache had, and had not.
     L1Hits,
     L1Misses,
+    /// Shoes that Redis was asked for, and had and had not; it has none while it can't be asked.
+    RedisHits,
+    RedisMisses,
+    /// Questions to Redis or the database that were refused, for too many waited.
+    Shed,
+    /// Calls of Redis or the database, each for all the questions of a kind that waited.
+    LaneBatches,
+    /// Requests to the admin listener, which are counted here and nowhere else.
+    AdminRequests,
     /// Messages refused for the reason of this place in [`REFUSALS`].
     Refused(u8),
 }
@@ -71,7 +80,7 @@ pub const REFUSALS: [&str; 32] = [
 ];
 
 /// The counters without a number of their own, in the order of their places.
-const PLAIN: [(Counter, &str); 16] = [
+const PLAIN: [(Counter, &str); 21] = [
     (Counter::Connections, "connections"),
     (Counter::TurnedAway, "turned_away"),
     (Counter::AcceptPauses, "accept_pauses"),
@@ -88,6 +97,11 @@ const PLAIN: [(Counter, &str); 16] = [
     (Counter::Unintroduced, "unintroduced"),
     (Counter::L1Hits, "l1_hits"),
     (Counter::L1Misses, "l1_misses"),
+    (Counter::RedisHits, "redis_hits"),
+    (Counter::RedisMisses, "redis_misses"),
+    (Counter::Shed, "shed"),
+    (Counter::LaneBatches, "lane_batches"),
+    (Counter::AdminRequests, "admin_requests"),
 ];
 
 impl Counter {
@@ -138,6 +152,11 @@ impl Counter {
             Counter::Unintroduced => 13,
             Counter::L1Hits => 14,
             Counter::L1Misses => 15,
+            Counter::RedisHits => 16,
+            Counter::RedisMisses => 17,
+            Counter::Shed => 18,
+            Counter::LaneBatches => 19,
+            Counter::AdminRequests => 20,
             Counter::Refused(at) => PLAIN.len() + at as usize,
         }
     }

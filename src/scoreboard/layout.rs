@@ -6,16 +6,18 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use super::counters::Counter;
 use super::generations::ENTRIES;
-use super::{HEADER, ROWS, SLOTS, SOCKETS, Scoreboard, WORDS, Word, row};
+use super::{
+    HEADER, PUBLISHED, ROWS, SLOTS, SOCKETS, Scoreboard, WORDS, Word, histogram, published, row,
+};
 use crate::sys;
 
 /// To be raised when a word of the header or of a row comes to mean something else. What moves is noticed by itself, and
 /// counters that are added behind the others change nothing.
-const VERSION: usize = 1;
+const VERSION: usize = 2;
 
 /// The layout of this image's tables.
 pub(super) fn number() -> u64 {
@@ -31,11 +33,18 @@ pub(super) fn number() -> u64 {
         row::INTENTS,
         row::BEAT,
         row::CONNECTIONS,
+        row::RESIDENT,
+        row::LATENCY,
+        row::QUEUE_DELAY,
+        PUBLISHED,
+        published::WORDS,
     ];
+    let bounds = histogram::BOUNDS_US.iter().map(|bound| *bound as usize);
     // FNV-1a (draft-eastlake-fnv), which no release of a library can change.
     facts
-        .iter()
-        .flat_map(|fact| (*fact as u64).to_le_bytes())
+        .into_iter()
+        .chain(bounds)
+        .flat_map(|fact| (fact as u64).to_le_bytes())
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         })
@@ -83,6 +92,26 @@ impl Scoreboard {
         self.word(Word::Divided).store(1, Ordering::SeqCst);
     }
 
+    /// From now on nobody tells what is counted here: another image of the program is about to go on from it, be it in this
+    /// table or in another one, and it must not be told more before than then. For the master.
+    pub fn silence(&self) {
+        self.word(Word::Silent).store(1, Ordering::SeqCst);
+        // Whatever is read from now on is what others may have told by now, or more.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Lets it be told again. For the master, whose table it is.
+    pub fn speak(&self) {
+        self.word(Word::Silent).store(0, Ordering::SeqCst);
+    }
+
+    /// Whether what was read of the table until now may not be told.
+    pub fn is_silent(&self) -> bool {
+        // Whatever was read before is from before.
+        fence(Ordering::SeqCst);
+        self.word(Word::Silent).load(Ordering::SeqCst) != 0
+    }
+
     /// Whether it is one of several.
     pub fn is_divided(&self) -> bool {
         !self.generations().are_everybodys()
@@ -123,6 +152,7 @@ mod tests {
     fn a_table_of_the_same_layout_is_shared() {
         let (old, memory) = Scoreboard::in_memory().expect("shared memory");
         old.row(3).count(Counter::Requests);
+        old.use_row(3);
         let Ok(Adopted::Shared(new)) = Scoreboard::adopt(&memory, &names()) else {
             panic!("it is the same layout");
         };

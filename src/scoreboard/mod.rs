@@ -8,7 +8,9 @@ mod atomic {
 }
 pub mod counters;
 pub mod generations;
+pub mod histogram;
 mod layout;
+pub mod published;
 mod row;
 
 use std::hash::{BuildHasher, RandomState};
@@ -21,7 +23,9 @@ use nix::time::{ClockId, clock_gettime};
 use self::atomic::{AtomicU64, Ordering};
 use self::counters::Counter;
 use self::generations::{ENTRIES, Generations};
+use self::histogram::Counts;
 pub use self::layout::{AdoptError, Adopted, divide};
+use self::published::Published;
 pub use self::row::{Intent, Row};
 use crate::sys;
 
@@ -37,8 +41,15 @@ const SOCKETS: usize = 1024;
 /// The most slots.
 const SLOTS: usize = 1024;
 
+/// Where the rows begin: those of workers, and one more for what was counted in another table.
+const FIRST_ROW: usize = HEADER + ENTRIES + SOCKETS + SLOTS;
+
+/// Where the CPU time of each slot is, and behind it what the master publishes.
+const SLOT_CPU: usize = FIRST_ROW + (ROWS + 1) * row::WORDS;
+const PUBLISHED: usize = SLOT_CPU + SLOTS;
+
 /// All words of the table.
-const WORDS: usize = HEADER + ENTRIES + SOCKETS + SLOTS + ROWS * row::WORDS;
+const WORDS: usize = PUBLISHED + published::WORDS;
 
 /// The single words of the table, by place. All are zero at first.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +60,10 @@ enum Word {
     RedisOwed,
     /// Up to which of those Redis was emptied since.
     RedisSettled,
+    /// How many of the rows were ever a worker's.
+    RowsUsed,
+    /// Not 0 while nothing of this is to be told: see [`Scoreboard::silence`].
+    Silent,
     /// Not 0 while there are tables of other layouts besides: see [`Scoreboard::divide`]. This place and the next never change,
     /// so that every image of the program finds them in the table of any other.
     Divided = HEADER as isize - 2,
@@ -103,10 +118,20 @@ impl Scoreboard {
 
     /// A row; `index` is below [`ROWS`].
     pub fn row(&self, index: usize) -> Row {
-        let start = HEADER + ENTRIES + SOCKETS + SLOTS + index * row::WORDS;
+        let start = FIRST_ROW + index * row::WORDS;
         Row {
             index,
             words: &self.words[start..start + row::WORDS],
+            generations: self.generations(),
+        }
+    }
+
+    /// A row of no table, for what is not to be counted with the rest. It lives as long as the process.
+    pub fn row_apart(&self) -> Row {
+        let words: Box<[AtomicU64]> = (0..row::WORDS).map(|_| AtomicU64::new(0)).collect();
+        Row {
+            index: ROWS,
+            words: Box::leak(words),
             generations: self.generations(),
         }
     }
@@ -141,9 +166,67 @@ impl Scoreboard {
         Some(self.row(index as usize % ROWS))
     }
 
+    /// Says that the row is a worker's from now on. For the master.
+    pub fn use_row(&self, index: usize) {
+        self.word(Word::RowsUsed)
+            .fetch_max(index as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// The rows in which something may have been counted. Reading the others would have the kernel give memory to them.
+    fn used_rows(&self) -> impl Iterator<Item = Row> {
+        let used = self.word(Word::RowsUsed).load(Ordering::Relaxed) as usize;
+        let rows = (0..used.min(ROWS)).chain([ROWS]);
+        rows.map(|row| self.row(row))
+    }
+
     /// How often something happened on all workers that ever were. Never goes back.
     pub fn total(&self, counter: Counter) -> u64 {
-        (0..ROWS).map(|row| self.row(row).counted(counter)).sum()
+        self.used_rows().map(|row| row.counted(counter)).sum()
+    }
+
+    /// All that workers have counted that ever were. Never goes back.
+    pub fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for row in self.used_rows() {
+            sums.add(row);
+        }
+        sums
+    }
+
+    /// Begins with what was counted in another table. Called once, before the table has workers.
+    pub fn inherit(&self, sums: &Sums) {
+        self.row(ROWS)
+            .inherit(&sums.counters, &sums.latency, &sums.queue_delay);
+    }
+
+    fn cpu_of(&self, slot: usize) -> &AtomicU64 {
+        &self.words[SLOT_CPU + slot % SLOTS]
+    }
+
+    /// Adds to the CPU time of the workers of a slot, in microseconds.
+    pub fn add_slot_cpu(&self, slot: usize, micros: u64) {
+        self.cpu_of(slot).fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// The CPU time of all workers that the slot ever had, in microseconds. Never goes back.
+    pub fn slot_cpu(&self, slot: usize) -> u64 {
+        self.cpu_of(slot).load(Ordering::Relaxed)
+    }
+
+    /// Tells workers how the server is. For the master alone.
+    pub fn publish(&self, published: &Published) {
+        self.board().write(published);
+    }
+
+    /// What the master told last. None before it has told anything.
+    pub fn published(&self) -> Option<Published> {
+        self.board().read()
+    }
+
+    fn board(&self) -> published::Board<'static> {
+        published::Board {
+            words: &self.words[PUBLISHED..],
+        }
     }
 
     fn word(&self, word: Word) -> &'static AtomicU64 {
@@ -177,6 +260,57 @@ impl Scoreboard {
     pub fn settle_redis(&self, debt: RedisDebt) {
         self.word(Word::RedisSettled)
             .fetch_max(debt.0, Ordering::SeqCst);
+    }
+}
+
+/// What was counted, together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// By counter, in the order of [`Counter::all`].
+    counters: Vec<u64>,
+    pub latency: Counts,
+    pub queue_delay: Counts,
+}
+
+impl Sums {
+    /// What the workers have counted that had this row.
+    pub fn of(row: Row) -> Self {
+        let mut sums = Sums::default();
+        sums.add(row);
+        sums
+    }
+
+    /// What was counted by counters of these names, in any order, and known by them no more if this version has none such.
+    pub fn named(counters: &[(String, u64)], latency: Counts, queue_delay: Counts) -> Self {
+        let count_of = |counter: Counter| {
+            let name = counter.name();
+            let counted = counters.iter().find(|(known, _)| *known == name);
+            counted.map_or(0, |(_, count)| *count)
+        };
+        Sums {
+            counters: Counter::all().map(count_of).collect(),
+            latency,
+            queue_delay,
+        }
+    }
+
+    fn add(&mut self, row: Row) {
+        self.counters.resize(Counter::COUNT, 0);
+        for (sum, counter) in self.counters.iter_mut().zip(Counter::all()) {
+            *sum += row.counted(counter);
+        }
+        self.latency.add(&row.latency());
+        self.queue_delay.add(&row.queue_delay());
+    }
+
+    /// How often something was counted.
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.counters.get(counter.place()).copied().unwrap_or(0)
+    }
+
+    /// Each counter, and how often it was counted.
+    pub fn counters(&self) -> impl Iterator<Item = (Counter, u64)> {
+        Counter::all().map(|counter| (counter, self.counted(counter)))
     }
 }
 
@@ -238,12 +372,60 @@ mod tests {
     #[test]
     fn totals_are_of_all_rows() {
         let board = Scoreboard::new().expect("shared memory");
+        for row in [0, 1, ROWS - 1] {
+            board.use_row(row);
+        }
         board.row(0).count(Counter::Requests);
         board.row(ROWS - 1).count(Counter::Requests);
         board.row(1).count(Counter::Refused(31));
         assert_eq!(board.total(Counter::Requests), 2);
         assert_eq!(board.total(Counter::Refused(31)), 1);
         assert_eq!(board.total(Counter::Refused(30)), 0);
+        assert_eq!(board.sums().counted(Counter::Requests), 2);
+        assert_eq!(Sums::of(board.row(0)).counted(Counter::Requests), 1);
+    }
+
+    #[test]
+    fn what_was_counted_in_another_table_is_counted_on() {
+        let (old, new) = (
+            Scoreboard::new().expect("shared memory"),
+            Scoreboard::new().expect("shared memory"),
+        );
+        for micros in [9, 90, 400, 3_000_000] {
+            old.row(0).note_latency(Duration::from_micros(micros));
+        }
+        old.row(1).note_queue_delay(Duration::from_millis(2));
+        old.row(1).add(Counter::RedisHits, 7);
+        old.use_row(1);
+        let sums = old.sums();
+        assert_eq!(sums.latency.count(), 4);
+        assert_eq!(sums.latency.buckets[0], 2);
+        assert_eq!(sums.latency.buckets[2], 1);
+        assert_eq!(sums.latency.buckets[histogram::BUCKETS - 1], 1);
+        assert_eq!(sums.latency.sum_ns, 3_000_499_000);
+        new.inherit(&sums);
+        assert_eq!(new.sums(), sums);
+        new.use_row(0);
+        new.row(0).note_latency(Duration::ZERO);
+        assert_eq!(new.sums().latency.count(), 5);
+        assert_eq!(new.total(Counter::RedisHits), 7);
+        // By name: an image of another version may have its counters in another order, and some that are unknown here.
+        let mut named: Vec<(String, u64)> = sums
+            .counters()
+            .map(|(counter, count)| (counter.name(), count))
+            .collect();
+        named.reverse();
+        named.push(("unheard_of".to_owned(), 3));
+        let again = Sums::named(&named, sums.latency.clone(), sums.queue_delay.clone());
+        assert_eq!(again, sums);
+    }
+
+    #[test]
+    fn the_cpu_time_of_a_slot_outlives_its_workers() {
+        let board = Scoreboard::new().expect("shared memory");
+        board.add_slot_cpu(1, 5);
+        board.add_slot_cpu(1, 7);
+        assert_eq!((board.slot_cpu(0), board.slot_cpu(1)), (0, 12));
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! A worker's row: what it has counted, and which writes it has begun.
 
+use std::time::Duration;
+
 use super::atomic::{AtomicU64, Ordering};
 use super::counters::Counter;
 use super::generations::{Entry, Generations};
+use super::histogram::{self, Counts};
 
 /// The most lanes that a worker may have.
 pub(super) const LANES: usize = 64;
 
+/// Whether durations are noted: a build without them shows what they cost.
+const MEASURES: bool = cfg!(feature = "metrics");
+
 /// Where the intents begin; the counters have room to grow in front of them.
-pub(super) const INTENTS: usize = 64;
+pub(super) const INTENTS: usize = 96;
 
 /// Where the moment of the last heartbeat is.
 pub(super) const BEAT: usize = INTENTS + LANES;
@@ -16,8 +22,17 @@ pub(super) const BEAT: usize = INTENTS + LANES;
 /// Where the number of open connections is.
 pub(super) const CONNECTIONS: usize = BEAT + 1;
 
+/// Where the bytes of memory are that the process has in RAM.
+pub(super) const RESIDENT: usize = CONNECTIONS + 1;
+
+/// Where the histogram of requests' durations begins, in a cache line of its own.
+pub(super) const LATENCY: usize = INTENTS + LANES + 8;
+
+/// Where that of waits for a lane begins.
+pub(super) const QUEUE_DELAY: usize = LATENCY + histogram::WORDS;
+
 /// The words of a row, whole cache lines.
-pub(super) const WORDS: usize = INTENTS + LANES + 8;
+pub(super) const WORDS: usize = QUEUE_DELAY + histogram::WORDS;
 
 /// An intent names its first entry in the lowest 16 bits, its second in the next 16, and is open while this is set.
 const OPEN: u64 = 1 << 32;
@@ -37,7 +52,57 @@ pub struct Row {
 impl Row {
     /// Counts one.
     pub fn count(&self, counter: Counter) {
-        self.words[counter.place()].fetch_add(1, Ordering::Relaxed);
+        self.add(counter, 1);
+    }
+
+    /// Counts so many.
+    pub fn add(&self, counter: Counter, count: u64) {
+        self.words[counter.place()].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Notes how long a request took. Called by the scheduler's thread alone.
+    pub fn note_latency(&self, took: Duration) {
+        if !MEASURES {
+            return;
+        }
+        histogram::record(&self.words[LATENCY..QUEUE_DELAY], took);
+    }
+
+    /// How long requests took in the workers that had this row.
+    pub fn latency(&self) -> Counts {
+        histogram::read(&self.words[LATENCY..QUEUE_DELAY])
+    }
+
+    /// Notes how long a question waited for a lane. Called under the lock of the queues alone.
+    pub fn note_queue_delay(&self, waited: Duration) {
+        if !MEASURES {
+            return;
+        }
+        histogram::record(&self.words[QUEUE_DELAY..WORDS], waited);
+    }
+
+    /// How long questions waited for a lane in the workers that had this row.
+    pub fn queue_delay(&self) -> Counts {
+        histogram::read(&self.words[QUEUE_DELAY..WORDS])
+    }
+
+    /// Takes over what others have counted. Only for a row that nobody else writes.
+    pub(super) fn inherit(&self, counted: &[u64], latency: &Counts, queue_delay: &Counts) {
+        for (counter, count) in Counter::all().zip(counted) {
+            self.add(counter, *count);
+        }
+        histogram::add(&self.words[LATENCY..QUEUE_DELAY], latency);
+        histogram::add(&self.words[QUEUE_DELAY..WORDS], queue_delay);
+    }
+
+    /// Says how much of the process's memory is in RAM, in bytes.
+    pub fn set_resident(&self, bytes: u64) {
+        self.words[RESIDENT].store(bytes, Ordering::Relaxed);
+    }
+
+    /// How much of the process's memory is in RAM, in bytes; 0 while it has not said so.
+    pub fn resident(&self) -> u64 {
+        self.words[RESIDENT].load(Ordering::Relaxed)
     }
 
     /// Says that the worker's loop moves, at this [`moment`](super::moment); called by the loop itself.

@@ -14,6 +14,7 @@ use super::Inherited;
 use super::balance::Balance;
 use super::steward::TICK;
 use crate::http::connection::{self, Arrival, Door};
+use crate::http::lobby::Lobby;
 use crate::http::service::Service;
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::counters::Counter;
@@ -175,8 +176,8 @@ pub fn run<S: Service>(
 }
 
 /// Gives connections that come back from the lobby a coroutine again, for ever.
-pub fn readmit<S: Service>(gate: &Gate, door: &Arc<Door<S>>) {
-    door.lobby.attend(|stream, arrival, deadline| {
+pub fn readmit<S: Service>(gate: &Gate, lobby: &Lobby, door: &Arc<Door<S>>) {
+    lobby.attend(|stream, arrival, deadline| {
         if let Err(error) = board(stream, arrival, deadline, door) {
             gate.tell_want("stack", &error);
             gate.pause();
@@ -185,8 +186,8 @@ pub fn readmit<S: Service>(gate: &Gate, door: &Arc<Door<S>>) {
 }
 
 /// Starts a connection's coroutine. Without a stack it waits in the lobby until `deadline` (on the watch's clock), which
-/// tries again once the connection has something to read.
-fn board<S: Service>(
+/// tries again once the connection has something to read; without a lobby it is closed.
+pub fn board<S: Service>(
     stream: TcpStream,
     arrival: Arrival,
     deadline: u64,
@@ -215,8 +216,8 @@ struct Boarding<S: Service> {
 
 impl<S: Service> Drop for Boarding<S> {
     fn drop(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            self.door.lobby.seat(stream, self.arrival, self.deadline);
+        if let (Some(stream), Some(lobby)) = (self.stream.take(), &self.door.lobby) {
+            lobby.seat(stream, self.arrival, self.deadline);
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::accept::{Gate, Siblings};
+use super::desk::Desk;
 use super::lanes::Lanes;
 use crate::http::lobby::Lobby;
 use crate::http::service::Service;
@@ -23,6 +24,7 @@ pub struct Clock<S> {
     pub lanes: Arc<Lanes>,
     pub gate: Arc<Gate>,
     pub siblings: Arc<Siblings<S>>,
+    pub desk: Option<Arc<Desk>>,
     pub scoreboard: Scoreboard,
     /// The worker's row of it.
     pub row: Row,
@@ -46,6 +48,9 @@ impl<S: Service> Clock<S> {
             self.lanes.expire();
             self.gate.tick();
             logging::settle();
+            if let Some(desk) = &self.desk {
+                desk.tick();
+            }
             if tide.ebbs(self.watch.on_coroutines()) {
                 sys::trim_heap();
             }

@@ -22,6 +22,7 @@ use crate::app::{Failure, images};
 use crate::cache::redis::{Filling, RedisCache};
 use crate::http::trace::TraceParent;
 use crate::sabotage::{self, Fault};
+use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{Intent, Row};
 use crate::store::{Change, Changed, Deadline, Fence, Store, StoreError};
 
@@ -112,7 +113,7 @@ impl Lanes {
         let allowed = share.lanes_for(store.room()).unwrap_or(1);
         store.limit(allowed);
         Lanes {
-            queues: Mutex::default(),
+            queues: Mutex::new(Queues::counted_in(row)),
             waiting: Condvar::new(),
             looking: Condvar::new(),
             spare: Condvar::new(),
@@ -602,6 +603,10 @@ impl Lanes {
             None => vec![None; jobs.len()],
         };
         let lookup = lookup.map(Arc::new);
+        let hits = found.iter().filter(|json| json.is_some()).count();
+        self.row.add(Counter::RedisHits, hits as u64);
+        self.row
+            .add(Counter::RedisMisses, (jobs.len() - hits) as u64);
         let mut woken = Vec::new();
         let mut missing = Vec::new();
         for (job, json) in jobs.into_iter().zip(found) {

@@ -8,6 +8,7 @@ mod balance;
 mod breaker;
 mod clock;
 pub mod control;
+mod desk;
 mod flights;
 mod hearing;
 mod lanes;
@@ -22,6 +23,7 @@ mod scribe;
 mod share;
 mod steward;
 pub mod syscalls;
+mod usage;
 mod waiter;
 
 use std::io;
@@ -41,12 +43,15 @@ use self::backing::Backing;
 use self::balance::Balance;
 use self::clock::Clock;
 use self::control::{Channel, Report};
+pub use self::desk::AdminSocket;
+use self::desk::Desk;
 use self::flights::Flights;
 use self::lanes::Lanes;
 use self::panics::{log_panics, start_vital};
 use self::scribe::Scribe;
 use self::share::Share;
 use self::steward::{Steward, Wear};
+use self::usage::Usage;
 use crate::app::manners::Manners;
 use crate::app::routes::{App, WriteRule};
 use crate::cache::l1::{L1, Trust};
@@ -94,6 +99,8 @@ pub struct Assignment<'a> {
     pub listeners: Vec<Inherited>,
     /// The bells of all slots, each an eventfd(2).
     pub bells: Vec<OwnedFd>,
+    /// The admin listener that all workers share, if there is one.
+    pub admin: Option<AdminSocket>,
     pub channel: Channel,
     pub scoreboard: Scoreboard,
     /// The worker's own row of it.
@@ -208,6 +215,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         config,
         listeners,
         bells,
+        admin,
         channel,
         scoreboard,
         row,
@@ -294,10 +302,12 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lobby.clone(),
         turnstile.clone(),
     ));
+    let desk = admin.map(|socket| Desk::new(socket, scoreboard, row, turnstile.clone()));
+    let desk = desk.map(Arc::new);
     start_vital(last_words::listen).map_err(failed("can't start its scheduler"))?;
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
-    let (returning, readmitting) = (door.clone(), gate.clone());
-    start_vital(move || accept::readmit(&readmitting, &returning))
+    let (returning, readmitting, attended) = (door.clone(), gate.clone(), lobby.clone());
+    start_vital(move || accept::readmit(&readmitting, &attended, &returning))
         .map_err(failed("can't attend its lobby"))?;
     let porter = lanes.clone();
     start_vital(move || porter.carry()).map_err(failed("can't start the porter"))?;
@@ -340,6 +350,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lanes,
         gate: gate.clone(),
         siblings,
+        desk: desk.clone(),
         slot,
         scoreboard,
         attended,
@@ -354,6 +365,10 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
             .map_err(|_| "an acceptor ended before it began".to_owned())?
             .map_err(failed("can't wait for connections"))?;
     }
+    if let Some(desk) = desk.clone() {
+        start_vital(move || desk.run()).map_err(failed("can't start the admin listener"))?;
+    }
+    let usage = Usage::new(scoreboard, row, slot);
     channel
         .report(Report::Ready)
         .map_err(failed("can't report to the master"))?;
@@ -364,6 +379,8 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         watch: &watch,
         drain_timeout: config.drain_timeout,
         wear: Wear::new(slot, config, row),
+        usage,
+        desk,
         access: scribe.as_ref().map(Scribe::log),
     };
     let left = steward.obey().map_err(failed("can't wait for orders"))?;
@@ -475,7 +492,7 @@ fn open_door(
             body_rate: limits.min_body_rate,
         },
         watch,
-        lobby,
+        lobby: Some(lobby),
         turnstile,
         pool: Pool::default(),
         tally,

@@ -1,7 +1,8 @@
 //! What a worker takes of the host at worst, for the master to compare with what there is.
 
 pub use super::accept::TURNED_AWAY;
-use crate::config::Config;
+use super::desk;
+use crate::config::{Admin, Config};
 
 /// Descriptors of a lane: its database connection with its event loop, or SQLite's three files and a journal, and its
 /// connection to Redis; twice, for one that is replaced while it is still open.
@@ -35,14 +36,23 @@ pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     let connections = (config.limits.max_connections + TURNED_AWAY) as u64;
     // One more asks Redis.
     let lanes = config.lanes as u64 + u64::from(config.redis.is_some());
+    let admin = match config.admin {
+        Admin::Off => 0,
+        Admin::Usual(_) | Admin::At(_) => 1 + desk::MOST as u64,
+    };
     // A bell for each.
     let workers = config.workers.count() as u64;
     // Each listener has a coroutine too.
+    let coroutines = listeners + admin;
     let other_mappings =
-        OTHER_MAPPINGS + lanes * MAPPINGS_A_LANE + listeners * MAPPINGS_A_CONNECTION;
+        OTHER_MAPPINGS + lanes * MAPPINGS_A_LANE + coroutines * MAPPINGS_A_CONNECTION;
     WorkerNeeds {
         connections,
-        other_descriptors: OTHER_DESCRIPTORS + lanes * DESCRIPTORS_A_LANE + listeners + workers,
+        other_descriptors: OTHER_DESCRIPTORS
+            + lanes * DESCRIPTORS_A_LANE
+            + listeners
+            + workers
+            + admin,
         mappings: connections * MAPPINGS_A_CONNECTION + other_mappings,
         other_mappings,
     }

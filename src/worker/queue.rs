@@ -16,6 +16,8 @@ use crate::app::Failure;
 use crate::cache::redis::Lookup;
 use crate::http::context::Spent;
 use crate::http::trace::TraceParent;
+use crate::scoreboard::Row;
+use crate::scoreboard::counters::Counter;
 use crate::store::{Change, Changed, Deadline, Grouping, ShoeImages, StoreError};
 
 /// A question, and the coroutines that wait for its answer.
@@ -195,9 +197,10 @@ impl<Q, A> Default for Line<Q, A> {
 }
 
 impl<Q, A: Clone> Line<Q, A> {
-    fn push(&mut self, job: Job<Q, A>) -> Result<(), (Failure, Job<Q, A>)> {
+    fn push(&mut self, job: Job<Q, A>, tally: &Tally) -> Result<(), (Failure, Job<Q, A>)> {
         let batch = self.batch.limit();
         if !self.shedder.admits(job.since, self.jobs.len(), batch) {
+            tally.shed(1);
             return Err((Failure::Overloaded, job));
         }
         self.jobs.push_back(job);
@@ -218,6 +221,7 @@ impl<Q, A: Clone> Line<Q, A> {
         &mut self,
         now: Instant,
         fits: impl Fn(&Q) -> bool,
+        tally: &Tally,
         refused: &mut Vec<Coroutine>,
     ) -> Vec<Job<Q, A>> {
         let batch = self.batch.limit();
@@ -225,6 +229,7 @@ impl<Q, A: Clone> Line<Q, A> {
             .oldest()
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let too_many = self.shedder.look(now, waited, self.jobs.len(), batch);
+        tally.shed(too_many);
         for job in self.jobs.drain(..too_many) {
             refused.extend(job.refuse(now, Failure::Overloaded));
         }
@@ -240,6 +245,11 @@ impl<Q, A: Clone> Line<Q, A> {
         self.pacing.begin(now, count >= batch);
         let mut taken: Vec<_> = self.jobs.drain(..count).collect();
         taken.iter_mut().for_each(|job| job.leave_queue(now));
+        tally.taken(
+            taken
+                .iter()
+                .map(|job| now.saturating_duration_since(job.since)),
+        );
         taken
     }
 
@@ -259,6 +269,30 @@ impl<Q, A: Clone> Line<Q, A> {
     }
 }
 
+/// Where is counted what becomes of jobs; nowhere in tests. Used under the lock of the queues alone.
+#[derive(Default)]
+struct Tally(Option<Row>);
+
+impl Tally {
+    /// So many were refused, for too many wait.
+    fn shed(&self, count: usize) {
+        if let Some(row) = &self.0
+            && count > 0
+        {
+            row.add(Counter::Shed, count as u64);
+        }
+    }
+
+    /// A batch is taken of jobs that have waited so long.
+    fn taken(&self, waits: impl ExactSizeIterator<Item = Duration>) {
+        let Some(row) = self.0.as_ref().filter(|_| waits.len() > 0) else {
+            return;
+        };
+        row.count(Counter::LaneBatches);
+        waits.for_each(|waited| row.note_queue_delay(waited));
+    }
+}
+
 /// All that waits, and whether it makes sense to wait.
 #[derive(Default)]
 pub struct Queues {
@@ -267,6 +301,7 @@ pub struct Queues {
     rows: Line<i32, Option<Bytes>>,
     pings: Line<(), ()>,
     writes: Line<Change, Changed>,
+    tally: Tally,
     pub breaker: Breaker,
 }
 
@@ -276,6 +311,14 @@ fn refused<J>((failure, _): (Failure, J)) -> Failure {
 }
 
 impl Queues {
+    /// Empty queues, whose jobs are counted in this row.
+    pub fn counted_in(row: Row) -> Self {
+        Queues {
+            tally: Tally(Some(row)),
+            ..Queues::default()
+        }
+    }
+
     /// Nothing that needs the database waits while there is none.
     fn check_breaker(&self) -> Result<(), Failure> {
         match self.breaker.refusal() {
@@ -286,7 +329,7 @@ impl Queues {
 
     /// A shoe that Redis is asked for first. It may be answered although the database is away, or has too much to do.
     pub fn push_lookup(&mut self, job: LookupJob) -> Result<(), Failure> {
-        self.lookups.push(job).map_err(refused)
+        self.lookups.push(job, &self.tally).map_err(refused)
     }
 
     /// How many of so many shoes would not be refused, if they were pushed now.
@@ -304,7 +347,7 @@ impl Queues {
     #[must_use]
     pub fn push_missing(&mut self, job: ShoeJob) -> Vec<Coroutine> {
         let outcome = match self.check_breaker() {
-            Ok(()) => self.shoes.push(job),
+            Ok(()) => self.shoes.push(job, &self.tally),
             Err(failure) => Err((failure, job)),
         };
         match outcome {
@@ -321,28 +364,28 @@ impl Queues {
             lookup: None,
         };
         self.shoes
-            .push(job.turn_into(now, missing))
+            .push(job.turn_into(now, missing), &self.tally)
             .map_err(refused)
     }
 
     pub fn push_row(&mut self, job: RowJob) -> Result<(), Failure> {
         self.check_breaker()?;
-        self.rows.push(job).map_err(refused)
+        self.rows.push(job, &self.tally).map_err(refused)
     }
 
     pub fn push_ping(&mut self, job: PingJob) -> Result<(), Failure> {
         self.check_breaker()?;
-        self.pings.push(job).map_err(refused)
+        self.pings.push(job, &self.tally).map_err(refused)
     }
 
     pub fn push_write(&mut self, job: WriteJob) -> Result<(), Failure> {
         self.check_breaker()?;
-        self.writes.push(job).map_err(refused)
+        self.writes.push(job, &self.tally).map_err(refused)
     }
 
     /// What waits for Redis, up to one batch. `refused` gets whom there is no time for.
     pub fn take_lookups(&mut self, now: Instant, refused: &mut Vec<Coroutine>) -> Vec<LookupJob> {
-        self.lookups.take(now, |_| true, refused)
+        self.lookups.take(now, |_| true, &self.tally, refused)
     }
 
     /// Whether the lane that asks Redis has something to do.
@@ -382,14 +425,15 @@ impl Queues {
         refused: &mut Vec<Coroutine>,
     ) -> Batch {
         let any = |_: &_| true;
+        let tally = &self.tally;
         match kind {
-            Kind::Lookups => Batch::Lookups(self.take_lookups(now, refused)),
-            Kind::Shoes => Batch::Shoes(self.shoes.take(now, |_| true, refused)),
-            Kind::Rows => Batch::Rows(self.rows.take(now, any, refused)),
-            Kind::Pings => Batch::Pings(self.pings.take(now, |()| true, refused)),
+            Kind::Lookups => Batch::Lookups(self.lookups.take(now, |_| true, tally, refused)),
+            Kind::Shoes => Batch::Shoes(self.shoes.take(now, |_| true, tally, refused)),
+            Kind::Rows => Batch::Rows(self.rows.take(now, any, tally, refused)),
+            Kind::Pings => Batch::Pings(self.pings.take(now, |()| true, tally, refused)),
             Kind::Writes => {
                 let together = |change: &Change| grouping.takes(change);
-                Batch::Writes(self.writes.take(now, together, refused))
+                Batch::Writes(self.writes.take(now, together, tally, refused))
             }
         }
     }

@@ -13,6 +13,8 @@ use nix::sys::signalfd::SignalFd;
 
 use super::accept::{Close, Gate};
 use super::control::{Channel, Heard, Leave, Order, Report};
+use super::desk::Desk;
+use super::usage::{Usage, resident};
 use crate::config::Config;
 use crate::http::access::AccessLog;
 use crate::http::watch::Watch;
@@ -50,6 +52,8 @@ pub struct Steward<'w> {
     /// How long the master has to relieve this worker once a signal tells it to finish, and how long it then has to do so.
     pub drain_timeout: Duration,
     pub wear: Wear,
+    pub usage: Usage,
+    pub desk: Option<Arc<Desk>>,
     pub access: Option<Arc<AccessLog>>,
 }
 
@@ -65,6 +69,7 @@ impl Steward<'_> {
         let mut alone_at: Option<Instant> = None;
         loop {
             self.wait(orphaned.is_some())?;
+            self.usage.show();
             let signalled = matches!(self.signals.read_signal(), Ok(Some(_)));
             if signalled && leaving.is_none() && alone_at.is_none() {
                 // Not at once: its listeners are to have somebody, and where master and workers are told together, the
@@ -132,6 +137,11 @@ impl Steward<'_> {
     }
 
     fn leave(&self, how: Leave) -> Leaving {
+        match (&self.desk, how) {
+            (Some(desk), Leave::Retire { .. }) => desk.close(),
+            (Some(desk), Leave::Stop { .. }) => desk.finish(),
+            (None, _) => {}
+        }
         Leaving::begin(how, self.gate, self.watch)
     }
 }
@@ -202,14 +212,6 @@ fn own_limit(limit: u64, slot: usize, slots: usize, luck: u32) -> u64 {
 fn luck() -> u32 {
     // The keys differ from host to host, the pid from process to process: a fork inherits the keys.
     RandomState::new().hash_one(std::process::id()) as u32
-}
-
-/// The memory of this process that is in RAM, in bytes: the second field of /proc/self/statm (proc(5)).
-fn resident() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * page as u64)
 }
 
 /// How a worker leaves.

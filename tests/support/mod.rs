@@ -8,6 +8,7 @@ pub mod canvas;
 pub mod checker;
 pub mod crowd;
 pub mod dir;
+pub mod exposition;
 pub mod haproxy;
 pub mod http;
 pub mod ledger;

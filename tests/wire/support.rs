@@ -221,6 +221,7 @@ fn start() -> (SocketAddr, SocketAddr, Arc<Watch>) {
         .set_worker_pin(false);
     let watch = Arc::new(Watch::default());
     let tally = board().row(0);
+    board().use_row(0);
     let lobby = Arc::new(Lobby::new(watch.clone(), tally).expect("a lobby"));
     let turnstile = Arc::new(Turnstile::new().expect("a turnstile"));
     let door = Arc::new(Door {
@@ -233,7 +234,7 @@ fn start() -> (SocketAddr, SocketAddr, Arc<Watch>) {
             body_rate: BODY_RATE,
         },
         watch: watch.clone(),
-        lobby: lobby.clone(),
+        lobby: Some(lobby.clone()),
         turnstile: turnstile.clone(),
         pool: Pool::default(),
         tally,
@@ -247,11 +248,10 @@ fn start() -> (SocketAddr, SocketAddr, Arc<Watch>) {
     let address = accept(&door, Arrival::Direct);
     let proxied = accept(&door, Arrival::Proxied);
     sys::start_first_coroutine(move || turnstile.attend()).expect("a stack");
-    let returning = door.clone();
+    let (returning, attended) = (door.clone(), lobby.clone());
     sys::start_first_coroutine(move || {
-        let door = returning.clone();
-        returning.lobby.attend(move |stream, arrival, _| {
-            let door = door.clone();
+        attended.attend(move |stream, arrival, _| {
+            let door = returning.clone();
             sys::start_coroutine(move || connection::serve(stream, arrival, &door))
                 .expect("a stack");
         });

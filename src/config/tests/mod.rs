@@ -108,6 +108,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
                 ..
             } => format!("redis://127.0.0.{n}/"),
             Kind::Networks { .. } => format!("10.0.{n}.0/24"),
+            Kind::Admin { .. } => ["127.0.0.1:2", "unix:/x.sock", "none"][n - 1].to_owned(),
             Kind::Origins { .. } => format!("https://shop{n}.example"),
             // Users and groups that hosts have.
             Kind::Name { .. } => ["root", "daemon", "bin"][n - 1].to_owned(),
@@ -140,6 +141,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         Kind::Path { .. }
         | Kind::SecretFile { .. }
         | Kind::ControlSocket { .. }
+        | Kind::Admin { .. }
         | Kind::Url { .. }
         | Kind::Networks { .. }
         | Kind::Name { .. }
@@ -178,6 +180,9 @@ fn every_row_obeys_flag_over_environment_over_file_over_default() {
             }
             (_, Preset::None { .. }) if setting.key == "control_socket" => {
                 assert_eq!(value, "/run/canvas-cluster/control.sock")
+            }
+            (_, Preset::None { .. }) if setting.key == "admin" => {
+                assert_eq!(value, "unix:/run/canvas-cluster/admin.sock")
             }
             (_, Preset::None { means, .. }) => assert_eq!(value, format!("({means})")),
         }
@@ -360,6 +365,42 @@ fn the_control_socket_is_found_whatever_else_is_wrong() {
         ControlSocket::Off
     );
     assert!(of(&["--control-socket", ""], &[]).is_err());
+}
+
+#[test]
+fn the_admin_listener_is_beside_the_control_socket_if_nobody_says_another_place() {
+    let of = |args: &[&str]| {
+        let args = args.iter().map(OsString::from);
+        let env = [(
+            OsString::from("XDG_RUNTIME_DIR"),
+            OsString::from("/run/user/7"),
+        )];
+        let parsed = parse([OsString::from("c")].into_iter().chain(args), env);
+        parsed.unwrap().1.admin()
+    };
+    let usual = |places: &[&str]| Admin::Usual(places.iter().map(PathBuf::from).collect());
+    assert_eq!(
+        of(&[]).unwrap(),
+        usual(&[
+            "/run/user/7/canvas-cluster/admin.sock",
+            "/run/canvas-cluster/admin.sock"
+        ])
+    );
+    assert_eq!(
+        of(&["--control-socket", "/x/y.sock", "--workers", "many"]).unwrap(),
+        usual(&["/x/admin.sock"])
+    );
+    assert_eq!(of(&["--control-socket", "none"]).unwrap(), Admin::Off);
+    assert_eq!(of(&["--admin", "none"]).unwrap(), Admin::Off);
+    assert_eq!(
+        of(&["--control-socket", "none", "--admin", "[::1]:7"]).unwrap(),
+        Admin::At(AdminAddress::Tcp("[::1]:7".parse().unwrap()))
+    );
+    assert_eq!(
+        of(&["--admin", "unix:y.sock"]).unwrap(),
+        Admin::At(AdminAddress::Unix("y.sock".into()))
+    );
+    assert!(of(&["--admin", "unix:"]).is_err());
 }
 
 #[test]

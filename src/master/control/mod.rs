@@ -8,7 +8,7 @@ mod socket;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
@@ -17,11 +17,13 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 pub use self::handed::HandedControl;
-pub use self::socket::ControlError;
-use self::socket::{is_dead, listen};
+pub use self::socket::{Purpose, SocketError, listen, take_name_away};
 use crate::config::ControlSocket;
 use crate::config::ctl::CtlCommand;
 use crate::ctl::message::{Answer, REQUEST_LIMIT, What};
+
+/// How many connections may wait for an accept.
+const BACKLOG: i32 = 8;
 
 /// The most clients at once; others wait in the kernel's queue.
 const MOST_CLIENTS: usize = 8;
@@ -86,7 +88,8 @@ impl Control {
     ///
     /// # Errors
     /// A socket that was asked for by name can't be had.
-    pub fn open(wanted: &ControlSocket) -> Result<Self, ControlError> {
+    pub fn open(wanted: &ControlSocket) -> Result<Self, SocketError> {
+        let listen = |path: &Path, ours: bool| listen(Purpose::Control, path, ours, BACKLOG);
         let socket = match wanted {
             ControlSocket::Off => None,
             ControlSocket::At(path) => Some((listen(path, false)?, path.clone())),
@@ -110,13 +113,8 @@ impl Control {
         let Some((listener, path)) = self.socket.take() else {
             return;
         };
-        // The name leads to the socket's inode in the file system, which the descriptor does not tell; so ask who answers.
         drop(listener);
-        if is_dead(&path)
-            && let Err(error) = std::fs::remove_file(&path)
-        {
-            log::debug!("master: {} stays behind: {error}", path.display());
-        }
+        take_name_away(&path);
     }
 
     /// What to wait for.

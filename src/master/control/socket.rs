@@ -1,4 +1,4 @@
-//! The control socket's name in the file system: made for this server alone, taken over from a dead server, never from a
+//! The names of the control socket and of the admin listener's in the file system: made for this server alone, taken over from a dead server, never from a
 //! living one.
 
 use std::fmt;
@@ -16,59 +16,85 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::ctl::Place;
 
-/// How many connections may wait for an accept.
-const BACKLOG: i32 = 8;
-
 /// How often a lock that another starting server holds is tried, and the nap between.
 const LOCK_TRIES: u32 = 50;
 const LOCK_NAP: Duration = Duration::from_millis(20);
 
-/// Why there is no control socket.
-#[derive(Debug)]
-pub enum ControlError {
-    /// A living server listens there.
-    Taken(PathBuf),
-    /// Something else than a socket has the name.
-    NotASocket(PathBuf),
-    /// The folder is another user's.
-    Foreign(PathBuf),
-    Failed(PathBuf, io::Error),
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Control,
+    Admin,
 }
 
-impl fmt::Display for ControlError {
+impl Purpose {
+    fn flag(self) -> &'static str {
+        match self {
+            Purpose::Control => "--control-socket",
+            Purpose::Admin => "--admin",
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::Control => "control socket",
+            Purpose::Admin => "admin socket",
+        })
+    }
+}
+
+/// Why there is no socket.
+#[derive(Debug)]
+pub enum SocketError {
+    /// A living server listens there.
+    Taken(Purpose, PathBuf),
+    /// Something else than a socket has the name.
+    NotASocket(Purpose, PathBuf),
+    /// The folder is another user's.
+    Foreign(Purpose, PathBuf),
+    Failed(Purpose, PathBuf, io::Error),
+}
+
+impl fmt::Display for SocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ControlError::Taken(path) => write!(
+            SocketError::Taken(purpose, path) => write!(
                 f,
-                "another server has the control socket {}; stop it or choose another --control-socket",
+                "another server has the {purpose} {}; stop it or choose another {}",
+                path.display(),
+                purpose.flag()
+            ),
+            SocketError::NotASocket(purpose, path) => write!(
+                f,
+                "the {purpose} can't be {}, which is something else; remove it or choose another {}",
+                path.display(),
+                purpose.flag()
+            ),
+            SocketError::Foreign(purpose, path) => write!(
+                f,
+                "the folder of the {purpose}, {}, belongs to another user",
                 path.display()
             ),
-            ControlError::NotASocket(path) => write!(
-                f,
-                "the control socket can't be {}, which is something else; remove it or choose another --control-socket",
-                path.display()
-            ),
-            ControlError::Foreign(path) => write!(
-                f,
-                "the folder of the control socket, {}, belongs to another user",
-                path.display()
-            ),
-            ControlError::Failed(path, error) => {
-                write!(
-                    f,
-                    "can't make the control socket {}: {error}",
-                    path.display()
-                )
+            SocketError::Failed(purpose, path, error) => {
+                write!(f, "can't make the {purpose} {}: {error}", path.display())
             }
         }
     }
 }
 
-impl std::error::Error for ControlError {}
+impl std::error::Error for SocketError {}
 
-/// Binds and listens. `ours`: the folder is for this server alone, and is made and closed to others.
-pub fn listen(path: &Path, ours: bool) -> Result<UnixListener, ControlError> {
-    let failed = |error: io::Error| ControlError::Failed(path.to_owned(), error);
+/// Binds and listens, with room for so many connections that wait. `ours`: the folder is for this server alone, and is made and
+/// closed to others.
+pub fn listen(
+    purpose: Purpose,
+    path: &Path,
+    ours: bool,
+    backlog: i32,
+) -> Result<UnixListener, SocketError> {
+    let failed = |error: io::Error| SocketError::Failed(purpose, path.to_owned(), error);
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -79,7 +105,7 @@ pub fn listen(path: &Path, ours: bool) -> Result<UnixListener, ControlError> {
     if ours {
         let about = opened.metadata().map_err(failed)?;
         if about.uid() != geteuid().as_raw() {
-            return Err(ControlError::Foreign(folder.to_owned()));
+            return Err(SocketError::Foreign(purpose, folder.to_owned()));
         }
         if about.mode() & 0o077 != 0 {
             let private = Permissions::from_mode(0o700);
@@ -90,27 +116,37 @@ pub fn listen(path: &Path, ours: bool) -> Result<UnixListener, ControlError> {
     let _lock = lock(opened).map_err(failed)?;
     match std::fs::symlink_metadata(path) {
         Ok(about) if !about.file_type().is_socket() => {
-            return Err(ControlError::NotASocket(path.to_owned()));
+            return Err(SocketError::NotASocket(purpose, path.to_owned()));
         }
         Ok(_) if is_dead(path) => std::fs::remove_file(path).map_err(failed)?,
-        Ok(_) => return Err(ControlError::Taken(path.to_owned())),
+        Ok(_) => return Err(SocketError::Taken(purpose, path.to_owned())),
         Err(_) => {}
     }
-    bind(path).map_err(failed)
+    bind(path, backlog).map_err(failed)
 }
 
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path, backlog: i32) -> io::Result<UnixListener> {
     let place = Place::of(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     // bind(2) gives the name the mode of the socket, less the umask: there is no moment at which others could connect.
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     socket.bind(&SockAddr::unix(place.name())?)?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok(std::os::fd::OwnedFd::from(socket).into())
 }
 
+/// Takes a socket's name away, if nobody listens there: nobody is to find it when its server is gone. The socket itself is closed
+/// already. Its name leads to an inode in the file system, which the descriptor does not tell; so ask who answers.
+pub fn take_name_away(path: &Path) {
+    if is_dead(path)
+        && let Err(error) = std::fs::remove_file(path)
+    {
+        log::debug!("master: {} stays behind: {error}", path.display());
+    }
+}
+
 /// Whether nobody listens on the socket of this name.
-pub fn is_dead(path: &Path) -> bool {
+fn is_dead(path: &Path) -> bool {
     let connect = || -> io::Result<()> {
         let place = Place::of(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;

@@ -71,6 +71,10 @@ impl World {
         self.log.clear();
     }
 
+    fn vacant(&self) -> Vec<usize> {
+        self.plan.vacant().collect()
+    }
+
     fn running(slots: usize) -> Self {
         let mut world = World::start(slots);
         world.settle();
@@ -699,4 +703,18 @@ fn a_degraded_slot_that_goes_and_comes_back_is_a_new_one() {
         world.settle();
         assert_eq!(world.plan.degraded().count(), 0);
     }
+}
+
+#[test]
+fn a_slot_is_vacant_while_its_worker_waits_to_be_replaced() {
+    let mut world = World::running(2);
+    assert_eq!(world.vacant(), [0; 0]);
+    // The first death is answered at once, the second one after a pause.
+    for pauses in [false, true] {
+        let worker = *world.alive.last().expect("two of them");
+        world.die(worker);
+        assert_eq!(world.vacant().is_empty(), !pauses);
+    }
+    world.feed(Event::Stop);
+    assert_eq!(world.vacant(), [0; 0], "nobody is waited for");
 }

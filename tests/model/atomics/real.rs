@@ -9,6 +9,8 @@ mod atomic {
 mod counters;
 #[path = "../../../src/scoreboard/generations.rs"]
 mod generations;
+#[path = "../../../src/scoreboard/histogram.rs"]
+mod histogram;
 #[path = "../../../src/scoreboard/row.rs"]
 mod rows;
 
