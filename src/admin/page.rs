@@ -16,7 +16,7 @@ pub struct File {
     content: &'static [u8],
 }
 
-static FILES: [File; 3] = [
+static FILES: [File; 8] = [
     File {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -28,9 +28,34 @@ static FILES: [File; 3] = [
         content: include_bytes!("../../web/live/live.css"),
     },
     File {
+        path: "/icon.svg",
+        content_type: "image/svg+xml",
+        content: include_bytes!("../../web/live/icon.svg"),
+    },
+    File {
         path: "/live.js",
         content_type: "text/javascript; charset=utf-8",
         content: include_bytes!("../../web/live/live.js"),
+    },
+    File {
+        path: "/page.js",
+        content_type: "text/javascript; charset=utf-8",
+        content: include_bytes!("../../web/live/page.js"),
+    },
+    File {
+        path: "/chart.js",
+        content_type: "text/javascript; charset=utf-8",
+        content: include_bytes!("../../web/live/chart.js"),
+    },
+    File {
+        path: "/rates.js",
+        content_type: "text/javascript; charset=utf-8",
+        content: include_bytes!("../../web/live/rates.js"),
+    },
+    File {
+        path: "/words.js",
+        content_type: "text/javascript; charset=utf-8",
+        content: include_bytes!("../../web/live/words.js"),
     },
 ];
 
