@@ -21,6 +21,7 @@
 //! - `last_words`: a worker that is aborted or crashes tells where it stood.
 //! - `logging`: the log's formats, slow requests, traces in logs and in SQL, and `Server-Timing`.
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
+//! - `monitoring`: the alert rules and the dashboard in `monitoring`, asked of a real Prometheus that scrapes a real server.
 //! - `networks`: what lies between the server and its database breaks; no write is lost or made twice.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `overload`: more is asked for than the database can do.
@@ -68,6 +69,7 @@ mod last_words;
 mod limits;
 mod logging;
 mod manners;
+mod monitoring;
 mod networks;
 mod outages;
 mod overload;

@@ -17,6 +17,7 @@ pub mod log;
 pub mod manager;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod redis;
 pub mod relay;
 pub mod server;
