@@ -5,6 +5,7 @@
 //! - [`master`]: one thread that owns the listeners and decides when workers live and die.
 //! - [`ctl`]: what is asked of a running master, and the client that asks.
 //! - [`status`]: how a server is, as a document, and who shows it; [`admin`]: who serves it, and the metrics.
+//! - [`top`]: how a server is, in a terminal, again and again.
 //! - [`worker`]: a process that serves: its clock, its acceptors, its lanes.
 //! - [`http`]: HTTP/1.1 on a coroutine a connection; knows the service only as a trait.
 //! - [`app`]: what each URL means.
@@ -33,5 +34,6 @@ pub mod seed;
 pub mod status;
 pub mod store;
 pub mod sys;
+pub mod top;
 pub mod tune;
 pub mod worker;

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use canvas_cluster::config::{
     self, Config, Database, EXIT_UNMET, EXIT_USAGE, Fill, LogFormat, Mode, SeedOptions, Sources,
-    Tune, ctl::Ctl, status::StatusCommand,
+    Tune, ctl::Ctl, status::StatusCommand, top::TopCommand,
 };
 use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::tune::{self, Change, Verdict};
 use canvas_cluster::worker::privileges;
-use canvas_cluster::{ctl, logging, master, seed, status, sys};
+use canvas_cluster::{ctl, logging, master, seed, status, sys, top};
 
 /// The exit code when the system or the database, not the user, is in the way.
 const EXIT_SYSTEM: u8 = 111;
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     match mode {
         Mode::Ctl(call) => return control(&sources, call),
         Mode::Status(command) => return show_status(&sources, command),
+        Mode::Top(command) => return watch(&sources, command),
         _ => {}
     }
     if let Arrival::TakeOver(handover) = arrival {
@@ -152,7 +153,7 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             .map_err(system),
         Mode::Tune(what) => tune_host(what, &config),
         // `main` has seen to it, before a configuration was read: it may have a mistake.
-        Mode::Ctl(_) | Mode::Status(_) => Ok(()),
+        Mode::Ctl(_) | Mode::Status(_) | Mode::Top(_) => Ok(()),
     }
 }
 
@@ -168,6 +169,11 @@ fn control(sources: &Sources, call: Ctl) -> ExitCode {
 /// Shows how a running server is.
 fn show_status(sources: &Sources, command: StatusCommand) -> ExitCode {
     tell(sources.admin().map(|admin| status::run(&admin, command)))
+}
+
+/// Goes on showing how a running server is.
+fn watch(sources: &Sources, command: TopCommand) -> ExitCode {
+    tell(sources.admin().map(|admin| top::run(&admin, command)))
 }
 
 /// Prints what came of a call of a running server; its exit code.

@@ -43,6 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ctl", &["config"]),
     // What it says of a server is the admin listener's document.
     ("status", &["config", "ctl", "scoreboard"]),
+    ("top", &["config", "ctl", "status"]),
     ("admin", &["sys", "scoreboard", "http", "status"]),
     (
         "master",

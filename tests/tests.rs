@@ -44,6 +44,7 @@
 //! - `taken_back`: a reload that fails late, and what served before is back.
 //! - `tokens`: who may write.
 //! - `tools`: `migrate`, `seed`, and databases that were there before us.
+//! - `top`: the live view, in a terminal.
 //! - `upgrade`: SIGUSR2, and no client notices; a program that can't take over changes nothing.
 //! - `upgrade_outcomes`: `canvas-cluster ctl upgrade` tells what came of it, and nobody who waits is forgotten.
 //! - `workers`: what becomes of connections when a worker hangs, keeps dying, or is relieved; signals that mean nothing.
@@ -92,6 +93,7 @@ mod syscalls;
 mod taken_back;
 mod tokens;
 mod tools;
+mod top;
 mod upgrade;
 mod upgrade_outcomes;
 mod workers;

@@ -19,6 +19,7 @@ use super::settings::Setting;
 use super::sources::{Environment, Sources};
 use super::status::{self, StatusCommand};
 use super::table::SETTINGS;
+use super::top::{self, TopCommand};
 use super::{EXIT_USAGE, value};
 
 /// Most rows that `seed` makes: the ids of the seed's schema are 31-bit.
@@ -47,6 +48,8 @@ pub enum Mode {
     Ctl(Ctl),
     /// Show how a running server is.
     Status(StatusCommand),
+    /// Go on showing it, in a terminal.
+    Top(TopCommand),
 }
 
 /// What `canvas-cluster tune` does.
@@ -144,6 +147,7 @@ pub fn parse(
         Some(("tune", matches)) => Mode::Tune(tune_of(matches)),
         Some(("ctl", matches)) => Mode::Ctl(ctl::read(matches)?),
         Some(("status", matches)) => Mode::Status(status::read(matches)?),
+        Some(("top", matches)) => Mode::Top(top::read(matches)?),
         Some(_) => Mode::Check,
     };
     let flags = SETTINGS
@@ -217,6 +221,7 @@ pub fn command() -> Command {
         )
         .subcommand(ctl::subcommand())
         .subcommand(status::subcommand())
+        .subcommand(top::subcommand())
         .subcommand(Command::new("check").about("Validate the configuration and show it, without binding anything"))
         .subcommand(
             Command::new("tune")
@@ -265,7 +270,7 @@ is refused, except those that Kubernetes sets for a Service named canvas….
 Times: 500ms, 2s, 1m30s, 1h; a bare number is seconds. Sizes: 65536, 64KiB, 64k, 1MiB.
 
 Exit codes: 0 done, 1 tune --check has found a limit that is too low, or status fewer workers than should serve, \
-100 wrong usage or configuration, 111 a system call failed; of ctl and status also 112, no server was reached.";
+100 wrong usage or configuration, 111 a system call failed; of ctl, status and top also 112, no server was reached.";
 
 fn tune_of(matches: &ArgMatches) -> Tune {
     let file = matches.get_one::<String>("print").map(String::as_str);

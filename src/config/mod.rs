@@ -31,6 +31,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod toml_file;
+pub mod top;
 mod value;
 mod values;
 

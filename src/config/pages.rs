@@ -103,7 +103,7 @@ pub fn man_page(command: &Command) -> String {
              .TP\n\\fB1\\fR\ntune --check has found a limit that is too low; status, fewer workers than should serve.\n\
              .TP\n\\fB100\\fR\nThe command line or the configuration is wrong.\n\
              .TP\n\\fB111\\fR\nThe system or the database is in the way; what ctl asked for was tried in vain.\n\
-             .TP\n\\fB112\\fR\nctl or status has reached no server.\n\
+             .TP\n\\fB112\\fR\nctl, status or top has reached no server.\n\
              .SH SEE ALSO\n.BR systemctl (1),\n.BR journalctl (1),\n.BR sysctl.d (5)\n";
     page
 }

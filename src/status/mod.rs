@@ -4,7 +4,7 @@
 
 pub mod model;
 pub mod rates;
-mod show;
+pub mod show;
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -130,7 +130,7 @@ fn short(number: f64) -> String {
 }
 
 /// `99.7%`
-fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     let percent = part * 100.0;
     match percent < 10.0 || (99.0..100.0).contains(&percent) {
         true => format!("{percent:.1}%"),
@@ -139,7 +139,7 @@ fn percent(part: f64) -> String {
 }
 
 /// `2h 3m 4s`, of its two largest units.
-fn age(now_ms: u64, since_ms: u64) -> String {
+pub fn age(now_ms: u64, since_ms: u64) -> String {
     let age = Duration::from_secs(now_ms.saturating_sub(since_ms) / 1000);
     let shown = humantime::format_duration(age).to_string();
     let units: Vec<&str> = shown.split(' ').take(2).collect();
