@@ -65,11 +65,24 @@ impl Manners {
 
     /// Content that may be kept, with its validator.
     pub fn page(&self, content_type: &'static str, body: bytes::Bytes) -> Page {
+        self.page_with(content_type, body, &[])
+    }
+
+    /// A [`page`](Manners::page) with more fields, which go with its content alone.
+    pub fn page_with(
+        &self,
+        content_type: &'static str,
+        body: bytes::Bytes,
+        fields: &[(&'static str, &'static str)],
+    ) -> Page {
         let etag = etag(&body);
-        let response = Response::new(200)
+        let mut response = Response::new(200)
             .body(content_type, body)
             .header("ETag", etag.clone())
             .header("Cache-Control", self.cache_control.clone());
+        for (name, value) in fields {
+            response = response.header(name, *value);
+        }
         Page {
             response: response.lay_out(),
             etag,

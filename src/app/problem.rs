@@ -68,6 +68,21 @@ struct Document<'a> {
 const RETRY_AFTER: &str = "1";
 
 impl Kind {
+    /// The end of its `type`.
+    pub fn slug(&self) -> &'static str {
+        self.slug
+    }
+
+    /// The status of its answers.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The same each time it occurs.
+    pub fn title(&self) -> &'static str {
+        self.title
+    }
+
     /// The problem with what is special about this occurrence.
     pub fn detail(&'static self, detail: &str) -> Response {
         self.document(None, detail)

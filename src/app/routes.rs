@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use super::manners::{Asked, Manners};
+use super::document::Documents;
+use super::manners::{Asked, Manners, Page};
 use super::problem::{self, Kind};
 use super::{Backend, Failure, images};
 use crate::http::context::Context;
@@ -33,6 +34,7 @@ pub struct App<B> {
     backend: B,
     writes: WriteRule,
     manners: Manners,
+    documents: Documents,
 }
 
 /// An admitted request: what to do, and how its answer is to be dressed.
@@ -52,24 +54,26 @@ pub enum Call {
     Delete(i32),
     Alive,
     Ready,
+    Document(Arc<Page>),
     Allow(&'static str),
 }
 
 /// A place in the URL space, before the method is looked at.
-enum Place {
+enum Place<'d> {
     Images,
     Row(i32),
     Healthz,
     Readyz,
+    Document(&'d Arc<Page>),
 }
 
-impl Place {
+impl Place<'_> {
     /// The methods that apply here, as `Allow` lists them.
     fn allow(&self) -> &'static str {
         match self {
             Place::Images => "GET, HEAD, POST, OPTIONS",
             Place::Row(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
-            Place::Healthz | Place::Readyz => "GET, HEAD, OPTIONS",
+            Place::Healthz | Place::Readyz | Place::Document(_) => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -80,10 +84,17 @@ impl<B: Backend> App<B> {
             backend,
             writes,
             manners,
+            documents: Documents::default(),
         }
     }
 
-    fn place(path: &str) -> Result<Place, Box<Response>> {
+    /// Serves what describes the API, too.
+    pub fn describe(mut self) -> Self {
+        self.documents = Documents::new(&self.manners);
+        self
+    }
+
+    fn place(&self, path: &str) -> Result<Place<'_>, Box<Response>> {
         let nowhere = || {
             Box::new(problem::NO_SUCH_PATH.detail("see the README for the paths that there are"))
         };
@@ -92,6 +103,9 @@ impl<B: Backend> App<B> {
             "/healthz" => return Ok(Place::Healthz),
             "/readyz" => return Ok(Place::Readyz),
             _ => {}
+        }
+        if let Some(page) = self.documents.find(path) {
+            return Ok(Place::Document(page));
         }
         let path = target::path(path).map_err(|error| match error.status() {
             404 => nowhere(),
@@ -181,6 +195,7 @@ impl<B: Backend> App<B> {
                 self.backend.ready(context)?;
                 Response::new(200).body(JSON, "{\"status\":\"ready\"}")
             }
+            Call::Document(page) => self.manners.show(asked, &page),
             Call::Allow(methods) => Response::new(204).header("Allow", methods),
         })
     }
@@ -198,7 +213,7 @@ impl<B: Backend> App<B> {
                 ));
             }
         };
-        let place = Self::place(path)?;
+        let place = self.place(path)?;
         let call = match (&place, head.method) {
             (_, Method::Options) => return Ok(Call::Allow(place.allow())),
             (Place::Images, Method::Get | Method::Head) => {
@@ -207,6 +222,7 @@ impl<B: Backend> App<B> {
             (Place::Row(id), Method::Get | Method::Head) => Call::Row(*id),
             (Place::Healthz, Method::Get | Method::Head) => Call::Alive,
             (Place::Readyz, Method::Get | Method::Head) => Call::Ready,
+            (Place::Document(page), Method::Get | Method::Head) => Call::Document(Arc::clone(page)),
             (Place::Images, Method::Post) => Call::Insert,
             (Place::Row(id), Method::Put) => Call::Replace(*id),
             (Place::Row(id), Method::Delete) => Call::Delete(*id),

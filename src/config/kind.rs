@@ -11,7 +11,8 @@ use super::secret::{Secret, quote, redact_url};
 use super::value;
 use super::values::Values;
 use super::{
-    AccessFormat, AccessTarget, Admin, AdminAddress, ControlSocket, Listen, LogFormat, ServerTiming,
+    AccessFormat, AccessTarget, Admin, AdminAddress, ApiDocs, ControlSocket, Listen, LogFormat,
+    ServerTiming,
 };
 
 /// Leads to the field of [`Values`] that a setting fills.
@@ -97,6 +98,9 @@ pub(super) enum Kind {
     AccessFormat {
         field: Field<AccessFormat>,
     },
+    ApiDocs {
+        field: Field<ApiDocs>,
+    },
 }
 
 /// The two kinds of URL.
@@ -181,6 +185,13 @@ const SERVER_TIMINGS: [(&str, ServerTiming); 3] = [
     ("always", ServerTiming::Always),
 ];
 
+/// The places of `api_docs`.
+const API_DOCS: [(&str, ApiDocs); 3] = [
+    ("public", ApiDocs::Public),
+    ("admin", ApiDocs::Admin),
+    ("none", ApiDocs::Nowhere),
+];
+
 impl Kind {
     /// What the setting takes, in words, range included: "a number of workers (1 to 1024, or auto)".
     pub(super) fn takes(&self) -> String {
@@ -204,6 +215,7 @@ impl Kind {
             }
             Kind::AccessLog { .. } => "a path, - or none".to_owned(),
             Kind::AccessFormat { .. } => "a log format (combined or json)".to_owned(),
+            Kind::ApiDocs { .. } => "a place (public, admin or none)".to_owned(),
             Kind::LogLevel { .. } => "a log level (error, warn, info or debug)".to_owned(),
             Kind::LogFormat { .. } => "a log format (auto, text, logfmt or json)".to_owned(),
             Kind::ServerTiming { .. } => "never, asked or always".to_owned(),
@@ -316,6 +328,10 @@ impl Kind {
                 let known = SERVER_TIMINGS.iter().find(|(name, _)| text == *name);
                 *field(values) = known.ok_or_else(refuse)?.1;
             }
+            Kind::ApiDocs { field } => {
+                let known = API_DOCS.iter().find(|(name, _)| text == *name);
+                *field(values) = known.ok_or_else(refuse)?.1;
+            }
             Kind::Path { .. }
             | Kind::SecretFile { .. }
             | Kind::ControlSocket { .. }
@@ -375,6 +391,11 @@ impl Kind {
             Kind::AccessFormat { field } => {
                 let format = *field(values);
                 let (name, _) = ACCESS_FORMATS.iter().find(|(_, known)| *known == format)?;
+                (*name).to_owned()
+            }
+            Kind::ApiDocs { field } => {
+                let place = *field(values);
+                let (name, _) = API_DOCS.iter().find(|(_, known)| *known == place)?;
                 (*name).to_owned()
             }
             Kind::LogLevel { field } => field(values).to_string().to_ascii_lowercase(),

@@ -114,6 +114,8 @@ pub struct Config {
     pub cache_max_age: Duration,
     /// The web origins whose scripts may read our answers, `*` for all of them.
     pub cors_origins: Vec<String>,
+    /// Where the description of the API is served.
+    pub api_docs: ApiDocs,
     pub limits: LimitsConfig,
     /// What is allowed but unwise, to be logged once; without secrets.
     pub warnings: Vec<String>,
@@ -261,6 +263,17 @@ pub enum ServerTiming {
     /// Those to requests with `X-Server-Timing: 1`.
     Asked,
     Always,
+}
+
+/// Where the description of the API is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiDocs {
+    /// Beside the API, to everybody.
+    Public,
+    /// On the admin listener alone.
+    Admin,
+    /// Nowhere.
+    Nowhere,
 }
 
 /// Where the shoes live.

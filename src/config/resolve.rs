@@ -125,6 +125,7 @@ pub(super) fn resolve(
         access_log_format: values.access_log_format,
         cache_max_age: values.cache_max_age,
         cors_origins: values.cors_origins,
+        api_docs: values.api_docs,
         limits: values.limits,
         warnings,
         settings,

@@ -469,6 +469,16 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "api_docs",
+        value_name: "WHERE",
+        default: Preset::Value("public"),
+        group: Group::Responses,
+        help: "Where /openapi.json and /docs, which describe the API, are served: public (beside the API), admin (on the admin listener alone) or none",
+        kind: Kind::ApiDocs {
+            field: |v| &mut v.api_docs,
+        },
+    },
+    Setting {
         key: "max_request_line",
         value_name: "SIZE",
         default: Preset::Value("8KiB"),

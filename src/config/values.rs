@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use super::{
-    AccessFormat, AccessTarget, Admin, ControlSocket, LimitsConfig, Listen, LogFormat, ServerTiming,
+    AccessFormat, AccessTarget, Admin, ApiDocs, ControlSocket, LimitsConfig, Listen, LogFormat,
+    ServerTiming,
 };
 
 /// The values read so far, one field per row: well-formed each, but not yet checked against each other.
@@ -53,6 +54,7 @@ pub(super) struct Values {
     pub(super) allow_anonymous_writes: bool,
     pub(super) cache_max_age: Duration,
     pub(super) cors_origins: Vec<String>,
+    pub(super) api_docs: ApiDocs,
     pub(super) limits: LimitsConfig,
 }
 
@@ -99,6 +101,7 @@ impl Values {
             allow_anonymous_writes: false,
             cache_max_age: Duration::ZERO,
             cors_origins: Vec::new(),
+            api_docs: ApiDocs::Public,
             limits: LimitsConfig::blank(),
         }
     }

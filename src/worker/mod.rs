@@ -56,7 +56,7 @@ use crate::app::manners::Manners;
 use crate::app::routes::{App, WriteRule};
 use crate::cache::l1::{L1, Trust};
 use crate::cache::redis::RedisCache;
-use crate::config::{Config, Database, Writes};
+use crate::config::{ApiDocs, Config, Database, Writes};
 use crate::http::access::AccessLog;
 use crate::http::buffer::Pool;
 use crate::http::client::TrustedProxies;
@@ -476,8 +476,12 @@ fn open_door(
     let manners = Manners::new(config.cache_max_age, config.cors_origins.clone());
     let limits = &config.limits;
     let (watch, tally) = (backing.watch.clone(), backing.tally);
+    let app = App::new(backing, writes, manners);
     Door {
-        service: App::new(backing, writes, manners),
+        service: match config.api_docs {
+            ApiDocs::Public => app.describe(),
+            ApiDocs::Admin | ApiDocs::Nowhere => app,
+        },
         limits: Limits {
             request_line: limits.max_request_line,
             head: limits.max_head,

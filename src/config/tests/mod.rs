@@ -136,6 +136,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         Kind::AccessFormat { .. } => ["json", "combined", "json"][n - 1].to_owned(),
         Kind::LogFormat { .. } => ["json", "logfmt", "text"][n - 1].to_owned(),
         Kind::ServerTiming { .. } => ["asked", "always", "asked"][n - 1].to_owned(),
+        Kind::ApiDocs { .. } => ["admin", "none", "public"][n - 1].to_owned(),
         Kind::LogLevel { .. } => ["error", "warn", "debug"][n - 1].to_owned(),
         Kind::Prefix { .. } => format!("p{n}:"),
         Kind::Path { .. }
