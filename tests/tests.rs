@@ -23,6 +23,7 @@
 //! - `limits`: what the host does not allow is told, and a worker takes no more than is reckoned.
 //! - `monitoring`: the alert rules and the dashboard in `monitoring`, asked of a real Prometheus that scrapes a real server.
 //! - `networks`: what lies between the server and its database breaks; no write is lost or made twice.
+//! - `openapi`: the API's document declares every answer that the server gives, and no other.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `overload`: more is asked for than the database can do.
 //! - `privileges`: as whom workers run, and what they may do to the host.
@@ -72,6 +73,7 @@ mod logging;
 mod manners;
 mod monitoring;
 mod networks;
+mod openapi;
 mod outages;
 mod overload;
 mod privileges;
