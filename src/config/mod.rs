@@ -101,7 +101,7 @@ pub struct Config {
     pub user: Option<Account>,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
-    /// The time from which on a request is told in the log, 0 for never.
+    /// The time for which the server may have a whole request without an answer until that is told in the log, 0 for never.
     pub slow_request: Duration,
     /// Whether the database is told whose writes its transactions are.
     pub trace_sql: bool,

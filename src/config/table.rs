@@ -166,7 +166,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         value_name: "TIME",
         default: Preset::Value("500ms"),
         group: Group::Process,
-        help: "Time from which on a request is told in the log, with what each layer took of it; 0s for none",
+        help: "Time to the answer of a request, once that has arrived, from which on it is told in the log, with what each layer took; 0s for none",
         kind: Kind::Time {
             range: Duration::ZERO..=TEN_MINUTES,
             field: |v| &mut v.slow_request,

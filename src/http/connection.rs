@@ -346,13 +346,15 @@ impl<'d, S: Service> Connection<'d, S> {
         let mut body = Vec::new();
         if framing != BodyFraming::None {
             let known = admitted.as_ref().err().map(|response| response.status());
-            match self.read_body(
+            let read = self.read_body(
                 framing,
                 expects,
                 admitted.is_ok().then_some(&mut body),
                 known,
-            ) {
-                Ok(BodyEnd::Whole) => self.timing.read(),
+            );
+            self.timing.read();
+            match read {
+                Ok(BodyEnd::Whole) => {}
                 Ok(BodyEnd::Unread) => {
                     return Ok(match admitted {
                         Err(response) => {
@@ -521,9 +523,8 @@ impl<'d, S: Service> Connection<'d, S> {
             self.wire.abort();
         }
         self.output.clear();
-        let stalled = std::mem::take(&mut self.wire.stalled);
         if let Some(threshold) = self.door.timing.slow {
-            self.timing.written(stalled, threshold, &self.context);
+            self.timing.written(threshold, &self.context);
         }
         written
     }

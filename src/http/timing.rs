@@ -1,5 +1,5 @@
 //! How long the request at hand has taken, and where: for the log of slow requests and for `Server-Timing` (W3C Server Timing). A
-//! request costs two looks at the clock, at its first bytes and when its answer is ready; what is rare has one of its own.
+//! request costs two looks at the clock, at its first bytes and when its answer is ready; a body and a late answer cost one more.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ impl Timing {
         self.asked.note(head);
     }
 
-    /// All of a request is there, which came in pieces.
+    /// All of a request is there that will ever be, and it came in pieces.
     pub fn read(&mut self) {
         if let Some(began) = self.began {
             self.parse = began.elapsed();
@@ -119,27 +119,23 @@ impl Timing {
         self.began.map(|began| now.duration_since(began))
     }
 
-    /// Whether the answer that is ready took so long already.
+    /// Whether so long went by between the request and its answer. What a client took to send the one, or takes to receive the
+    /// other, is its own doing: it must not fill the log with that.
     pub fn is_late(&self, threshold: Duration) -> bool {
         matches!((self.began, self.ready), (Some(began), Some((ready, _)))
-            if ready.duration_since(began) >= threshold)
+            if ready.duration_since(began).saturating_sub(self.parse) >= threshold)
+            && !self.asked.is_nothing()
     }
 
-    /// The answer is written, or will never be: tells of it if it was slow. `stalled`: the client has not taken it at once, and
-    /// only then the write is worth a look at the clock. A request without a head that was understood is the client's doing.
-    pub fn written(&mut self, stalled: bool, threshold: Duration, context: &Context) {
+    /// The answer is written, or will never be: tells of it if it was late.
+    pub fn written(&mut self, threshold: Duration, context: &Context) {
         let late = self.is_late(threshold);
-        let (Some((ready, status)), Some(began)) = (self.ready.take(), self.began) else {
+        let (Some((ready, status)), Some(began), true) = (self.ready.take(), self.began, late)
+        else {
             return;
         };
-        if !(late || stalled) || self.asked.is_nothing() {
-            return;
-        }
         let end = Instant::now();
         let total = end.duration_since(began);
-        if total < threshold {
-            return;
-        }
         let Spent { queue, redis, sql } = context.spent();
         log::warn!(
             request_id = context.id.as_str(),

@@ -26,8 +26,6 @@ pub struct Wire<'w> {
     hangup: bool,
     /// The coroutine has waited since this was last cleared, so that others had their turn.
     pub waited: bool,
-    /// The peer has not taken all at once since this was last cleared.
-    pub stalled: bool,
 }
 
 /// How a peer must take what is written.
@@ -71,7 +69,6 @@ impl<'w> Wire<'w> {
             readable: true,
             hangup: false,
             waited: false,
-            stalled: false,
         }
     }
 
@@ -146,10 +143,7 @@ impl<'w> Wire<'w> {
                     let now = self.watched.now();
                     self.watched.until(pace.deadline(begun, now, taken));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stalled = true;
-                    self.wait()?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
