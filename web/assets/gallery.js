@@ -21,6 +21,8 @@ export class Gallery {
   #current = 0;
   // The slide that a scroll of our own is on its way to.
   #heading = null;
+  // Between the wish for another slide and the moment when the browser is ready to fade to it.
+  #fading = false;
   #drag = null;
   #dragged = false;
 
@@ -72,6 +74,7 @@ export class Gallery {
     this.#show(wanted, { aloud: true });
     if (far && !calm.matches && document.startViewTransition) {
       // Past several others: rather one picture becomes the other. One that is overtaken by the next rejects, which is no fault.
+      this.#fading = true;
       const transition = document.startViewTransition(() => this.#place(wanted, "instant"));
       for (const promise of [transition.ready, transition.finished]) promise.catch(() => {});
     } else {
@@ -83,6 +86,7 @@ export class Gallery {
 
   // Scrolls the strip itself and never the page.
   #place(index, behavior) {
+    this.#fading = false;
     const left = this.#slides[index].offsetLeft;
     if (Math.abs(this.#stage.scrollLeft - left) < 1) {
       this.#heading = null;
@@ -94,7 +98,7 @@ export class Gallery {
 
   // Somebody else scrolls: a finger, a touchpad, a link without script.
   #scrolled() {
-    if (this.#heading !== null || this.#drag) return;
+    if (this.#heading !== null || this.#fading || this.#drag) return;
     const index = Math.round(Math.abs(this.#stage.scrollLeft) / this.#stage.clientWidth);
     if (index !== this.#current && index < this.length) this.#show(index, { aloud: true });
   }

@@ -96,7 +96,12 @@ export class Zoom {
 
   #press(event) {
     if (event.pointerType === "mouse" && event.button !== 0) return;
-    if (this.#held.size === 0) this.#moved = false;
+    // The first finger begins anew, also where the end of what was before went to somebody else.
+    if (event.isPrimary) {
+      this.#held.clear();
+      this.#pinch = null;
+      this.#moved = false;
+    }
     this.#held.set(event.pointerId, this.#fromCentre(event));
     if (this.#held.size === 2) {
       this.#pinch = this.#fingers();
@@ -110,7 +115,7 @@ export class Zoom {
 
   #move(event) {
     const before = this.#held.get(event.pointerId);
-    if (!before) return;
+    if (!before || event.buttons === 0) return;
     const [x, y] = this.#fromCentre(event);
     if (!this.#moved && Math.hypot(x - before[0], y - before[1]) < STILL) return;
     this.#moved = true;
