@@ -1,6 +1,7 @@
 //! The service: what each URL means. It knows HTTP's messages and asks a [`Backend`] for shoes; where those come
 //! from (cache, lanes, database) is not its business.
 
+pub mod art;
 pub mod images;
 pub mod manners;
 pub mod problem;
