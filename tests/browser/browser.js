@@ -82,5 +82,6 @@ export async function screenshot(page, name) {
     for (const image of inSight) image.loading = "eager";
     await Promise.all(inSight.map((image) => image.decode().catch(() => {})));
   });
-  await page.screenshot({ path: join(folder, `${name}.png`) });
+  // Two cores that are busy with other work paint slowly.
+  await page.screenshot({ path: join(folder, `${name}.png`), timeout: 3 * PATIENCE_MS });
 }

@@ -52,6 +52,8 @@ export class Gallery {
     document.addEventListener("keydown", (event) => this.#key(event));
     this.#stage.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#stage.addEventListener("scrollend", () => this.#settled());
+    // Who takes hold of the strip goes where they like.
+    for (const hold of ["touchstart", "wheel"]) this.#stage.addEventListener(hold, () => { this.#heading = null; }, { passive: true });
     this.#stage.addEventListener("pointerdown", (event) => this.#press(event));
     this.#stage.addEventListener("pointermove", (event) => this.#pull(event));
     for (const end of ["pointerup", "pointercancel"]) this.#stage.addEventListener(end, (event) => this.#let(event));
@@ -104,6 +106,12 @@ export class Gallery {
   }
 
   #settled() {
+    // A page that is still being laid out may snap back to where a scroll of ours began.
+    const heading = this.#heading;
+    if (heading !== null && Math.abs(this.#stage.scrollLeft - this.#slides[heading].offsetLeft) > 2) {
+      this.#place(heading, "instant");
+      return;
+    }
     this.#heading = null;
     this.#scrolled();
   }
