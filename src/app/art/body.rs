@@ -154,7 +154,7 @@ impl Easel<'_> {
         let skin = |a: f32, v: f32| self.skin(a, v);
         let begin = self.hidden(&skin);
         let all = (begin, begin + AROUND);
-        let base = self.strip(&skin, all, [56, 5], &|_| 0.0, &|_| 1.0);
+        let base = self.strip(&skin, all, [64, 9], &|_| 0.0, &|_| 1.0);
         let _ = write!(
             self.out,
             "<path id=\"up\" d=\"{base}\" fill=\"{upper}\" stroke=\"{upper}\" stroke-width=\"2\" stroke-linejoin=\"round\"/>\
