@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use may::io::CoIo;
 
 use super::access::{AccessLog, Visit};
@@ -132,6 +133,8 @@ struct Connection<'d, S> {
     arrival: Arrival,
     input: Input,
     output: Vec<u8>,
+    /// What is to be written behind the output, from where it is: the content of the last answer in it.
+    content: Option<Bytes>,
     scanner: Scanner,
     /// The name of the request at hand.
     id: RequestId,
@@ -147,6 +150,7 @@ impl<'d, S: Service> Connection<'d, S> {
             arrival,
             input: Input::default(),
             output: Vec::new(),
+            content: None,
             scanner: Scanner::default(),
             id: RequestId::default(),
             visit: door
@@ -171,7 +175,7 @@ impl<'d, S: Service> Connection<'d, S> {
                 self.flush()?;
                 return Ok(next);
             }
-            if self.output.len() > FLUSH_ABOVE {
+            if self.output.len() > FLUSH_ABOVE || self.content.is_some() {
                 self.flush()?;
             }
             streak = match std::mem::take(&mut self.wire.waited) {
@@ -431,14 +435,16 @@ impl<'d, S: Service> Connection<'d, S> {
             self.count(counter);
         }
         let date = self.door.watch.date();
+        let content = (!head_only).then(|| response.large_content()).flatten();
         response.encode(
             &Framing {
                 date: &date,
-                head_only,
+                head_only: head_only || content.is_some(),
                 connection,
             },
             &mut self.output,
         );
+        self.content = content;
         if let (Some(visit), Some(log)) = (&mut self.visit, &self.door.access) {
             let sent = if head_only { 0 } else { response.length() };
             visit.finish(log, response.status(), sent, self.id.as_str());
@@ -481,7 +487,10 @@ impl<'d, S: Service> Connection<'d, S> {
             stall: patience.write,
             rate: patience.body_rate,
         };
-        let written = self.wire.write_all(&self.output, &pace);
+        let mut written = self.wire.write_all(&self.output, &pace);
+        if let (Ok(()), Some(content)) = (&written, self.content.take()) {
+            written = self.wire.write_all(&content, &pace);
+        }
         if let Err(Broken::Expired) = written {
             self.count(Counter::WriteTimeouts);
             self.wire.abort();
