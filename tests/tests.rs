@@ -22,6 +22,7 @@
 //! - `networks`: what lies between the server and its database breaks; no write is lost or made twice.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `overload`: more is asked for than the database can do.
+//! - `page`: what people see, the operator's files, and what hostile rows, paths and pages can do with them.
 //! - `privileges`: as whom workers run, and what they may do to the host.
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
@@ -67,6 +68,7 @@ mod manners;
 mod networks;
 mod outages;
 mod overload;
+mod page;
 mod privileges;
 mod problems;
 mod processes;

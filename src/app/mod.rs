@@ -2,9 +2,16 @@
 //! from (cache, lanes, database) is not its business.
 
 pub mod art;
+pub mod assets;
+mod coding;
+mod content;
+pub mod extras;
 pub mod images;
 pub mod manners;
+mod media_type;
+pub mod page;
 pub mod problem;
+mod range;
 pub mod routes;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use super::manners::{Asked, Manners};
+use super::page::{self, Site};
 use super::problem::{self, Kind};
 use super::{Backend, Failure, images};
 use crate::http::head::{Head, Method, Target};
@@ -32,6 +33,7 @@ pub struct App<B> {
     backend: B,
     writes: WriteRule,
     manners: Manners,
+    site: Site,
 }
 
 /// An admitted request: what to do, and how its answer is to be dressed.
@@ -52,6 +54,7 @@ pub enum Call {
     Alive,
     Ready,
     Allow(&'static str),
+    Page(page::Call),
 }
 
 /// A place in the URL space, before the method is looked at.
@@ -60,6 +63,8 @@ enum Place {
     Row(i32),
     Healthz,
     Readyz,
+    /// All that is not the API's.
+    Page(page::Place),
 }
 
 impl Place {
@@ -68,7 +73,7 @@ impl Place {
         match self {
             Place::Images => "GET, HEAD, POST, OPTIONS",
             Place::Row(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
-            Place::Healthz | Place::Readyz => "GET, HEAD, OPTIONS",
+            Place::Healthz | Place::Readyz | Place::Page(_) => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -79,10 +84,16 @@ impl<B: Backend> App<B> {
             backend,
             writes,
             manners,
+            site: Site::default(),
         }
     }
 
-    fn place(path: &str) -> Result<Place, Box<Response>> {
+    /// With this site around the API, instead of the one that nothing is configured for.
+    pub fn with_site(self, site: Site) -> Self {
+        App { site, ..self }
+    }
+
+    fn place(&self, path: &str) -> Result<Place, Box<Response>> {
         let nowhere = || {
             Box::new(problem::NO_SUCH_PATH.detail("see the README for the paths that there are"))
         };
@@ -96,7 +107,9 @@ impl<B: Backend> App<B> {
             404 => nowhere(),
             _ => Box::new(problem::BAD_REQUEST.detail(error.reason())),
         })?;
-        let id = path.strip_prefix("/api/images/").ok_or_else(nowhere)?;
+        let Some(id) = path.strip_prefix("/api/images/") else {
+            return self.site.place(&path).map(Place::Page).ok_or_else(nowhere);
+        };
         match parse_i32(id) {
             Ok(id) => Ok(Place::Row(id)),
             Err(_) if id.contains('/') => Err(nowhere()),
@@ -175,6 +188,10 @@ impl<B: Backend> App<B> {
                 Response::new(200).body(JSON, "{\"status\":\"ready\"}")
             }
             Call::Allow(methods) => Response::new(204).header("Allow", methods),
+            Call::Page(call) => self.site.answer(call, asked, &self.manners, |shoe_id| {
+                self.backend
+                    .shoe(shoe_id, &|json| self.manners.page(JSON, json))
+            })?,
         })
     }
 }
@@ -191,7 +208,7 @@ impl<B: Backend> App<B> {
                 ));
             }
         };
-        let place = Self::place(path)?;
+        let place = self.place(path)?;
         let call = match (&place, head.method) {
             (_, Method::Options) => return Ok(Call::Allow(place.allow())),
             (Place::Images, Method::Get | Method::Head) => {
@@ -200,6 +217,9 @@ impl<B: Backend> App<B> {
             (Place::Row(id), Method::Get | Method::Head) => Call::Row(*id),
             (Place::Healthz, Method::Get | Method::Head) => Call::Alive,
             (Place::Readyz, Method::Get | Method::Head) => Call::Ready,
+            (Place::Page(place), Method::Get | Method::Head) => {
+                return Ok(Call::Page(self.site.call(place, query, head)));
+            }
             (Place::Images, Method::Post) => Call::Insert,
             (Place::Row(id), Method::Put) => Call::Replace(*id),
             (Place::Row(id), Method::Delete) => Call::Delete(*id),
@@ -245,9 +265,13 @@ impl<B: Backend> Service for App<B> {
     fn answer(&self, admitted: Admitted, body: &[u8], id: &RequestId) -> Response {
         let Admitted { call, asked } = admitted;
         let writes = call.writes();
+        let seen = matches!(call, Call::Page(_));
         let response = self.perform(call, &asked, body).unwrap_or_else(|failure| {
             tell(&failure, id);
-            problem::of_failure(&failure)
+            match seen {
+                true => self.site.failed(&failure),
+                false => problem::of_failure(&failure),
+            }
         });
         let named = writes || response.status() >= 400;
         self.manners.dress(&asked, response, named.then_some(id))
@@ -353,13 +377,13 @@ fn bad_query(error: target::TargetError) -> Box<Response> {
     Box::new(problem::BAD_REQUEST.detail(error.reason()))
 }
 
-enum NotI32 {
+pub(super) enum NotI32 {
     NoNumber,
     OutOfRange,
 }
 
 /// Digits with an optional minus; nothing that only a lenient parser takes (`+7`, ` 7`, `7.0`).
-fn parse_i32(text: &str) -> Result<i32, NotI32> {
+pub(super) fn parse_i32(text: &str) -> Result<i32, NotI32> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NotI32::NoNumber);

@@ -103,6 +103,12 @@ pub struct Config {
     pub cache_max_age: Duration,
     /// The web origins whose scripts may read our answers, `*` for all of them.
     pub cors_origins: Vec<String>,
+    /// Whose pages may embed ours: origins and `self`, or `*` or `none` alone.
+    pub frame_ancestors: Vec<String>,
+    /// The folder whose files are served at the root, if there is one.
+    pub static_dir: Option<PathBuf>,
+    /// `loaderio-` and hexadecimal digits.
+    pub loaderio_token: Option<String>,
     pub limits: LimitsConfig,
     /// What is allowed but unwise, to be logged once; without secrets.
     pub warnings: Vec<String>,

@@ -44,6 +44,9 @@ pub(super) struct Values {
     pub(super) allow_anonymous_writes: bool,
     pub(super) cache_max_age: Duration,
     pub(super) cors_origins: Vec<String>,
+    pub(super) frame_ancestors: Vec<String>,
+    pub(super) static_dir: Option<PathBuf>,
+    pub(super) loaderio_token: Option<String>,
     pub(super) limits: LimitsConfig,
 }
 
@@ -84,6 +87,9 @@ impl Values {
             allow_anonymous_writes: false,
             cache_max_age: Duration::ZERO,
             cors_origins: Vec::new(),
+            frame_ancestors: Vec::new(),
+            static_dir: None,
+            loaderio_token: None,
             limits: LimitsConfig::blank(),
         }
     }

@@ -47,7 +47,9 @@ use self::panics::{log_panics, start_vital};
 use self::scribe::Scribe;
 use self::share::Share;
 use self::steward::{Steward, Wear};
+use crate::app::extras::Extras;
 use crate::app::manners::Manners;
+use crate::app::page::Site;
 use crate::app::routes::{App, WriteRule};
 use crate::cache::l1::{L1, Trust};
 use crate::cache::redis::RedisCache;
@@ -119,17 +121,19 @@ impl Inherited {
 /// Whether [`prepare`] has something to do.
 pub fn needs_preparation(config: &Config) -> bool {
     config.user.is_some()
+        || config.static_dir.is_some()
         || matches!(&config.database, Database::Embedded { path } if !path.exists())
 }
 
-/// As the user that workers will be, sees whether they will reach what they must, and makes the embedded database with its
-/// demo catalogue if there is none. In a process of its own; the exit code.
+/// As the user that workers will be, sees whether they will reach what they must, tells which files they will serve, and makes
+/// the embedded database with its demo catalogue if there is none. In a process of its own; the exit code.
 pub fn prepare(config: &Config) -> i32 {
     let ready = || -> Result<(), String> {
         privileges::hand_over_folder(config)?;
         privileges::hand_over_access_log(config);
         privileges::drop(config)?;
         privileges::check_reach(config)?;
+        tell_of_extras(config)?;
         make_demo(config)
     };
     match ready() {
@@ -139,6 +143,48 @@ pub fn prepare(config: &Config) -> i32 {
             EXIT_FAILED
         }
     }
+}
+
+/// Reads the files of `--static-dir` once before any worker does, so that a folder that can't be read is refused, and what is
+/// left out is told once.
+fn tell_of_extras(config: &Config) -> Result<(), String> {
+    let Some(folder) = &config.static_dir else {
+        return Ok(());
+    };
+    let shown = folder.display();
+    let whom = privileges::as_whom(config);
+    let loaded = Extras::load(folder)
+        .map_err(|error| format!("static_dir: can't read the folder {shown}: {error}{whom}"))?;
+    for left_out in &loaded.left_out {
+        log::warn!("static_dir: not served{whom}: {left_out}");
+    }
+    if loaded.more_left_out > 0 {
+        log::warn!(
+            "static_dir: {} more files are not served",
+            loaded.more_left_out
+        );
+    }
+    let (count, kib) = (loaded.extras.count(), loaded.bytes.div_ceil(1024));
+    log::info!("static_dir: serving {count} files of {shown}, {kib} KiB in each worker");
+    Ok(())
+}
+
+/// The operator's own content. A worker that takes the place of another serves the API even if the folder is gone meanwhile.
+fn load_extras(config: &Config, slot: usize) -> Extras {
+    let mut extras = match config.static_dir.as_deref().map(Extras::load) {
+        None => Extras::default(),
+        Some(Ok(loaded)) => loaded.extras,
+        Some(Err(error)) => {
+            log::error!(
+                "worker {slot}: serves no files of --static-dir, which can't be read: {error}"
+            );
+            Extras::default()
+        }
+    };
+    if let Some(token) = &config.loaderio_token {
+        extras.verify(token);
+    }
+    extras
 }
 
 fn make_demo(config: &Config) -> Result<(), String> {
@@ -279,8 +325,10 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         None => None,
     };
     let access = scribe.as_ref().map(Scribe::log);
+    let site = Site::new(&config.frame_ancestors, load_extras(config, slot));
     let door = Arc::new(open_door(
         config,
+        site,
         access,
         backing,
         lobby.clone(),
@@ -433,6 +481,7 @@ fn open_redis(config: &Config, scoreboard: Scoreboard) -> Result<Option<RedisCac
 
 fn open_door(
     config: &Config,
+    site: Site,
     access: Option<Arc<AccessLog>>,
     backing: Backing,
     lobby: Arc<Lobby>,
@@ -446,7 +495,7 @@ fn open_door(
     let limits = &config.limits;
     let (watch, tally) = (backing.watch.clone(), backing.tally);
     Door {
-        service: App::new(backing, writes, manners),
+        service: App::new(backing, writes, manners).with_site(site),
         limits: Limits {
             request_line: limits.max_request_line,
             head: limits.max_head,

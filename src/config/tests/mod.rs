@@ -109,6 +109,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
             } => format!("redis://127.0.0.{n}/"),
             Kind::Networks { .. } => format!("10.0.{n}.0/24"),
             Kind::Origins { .. } => format!("https://shop{n}.example"),
+            Kind::LoaderioToken { .. } => format!("loaderio-{n}"),
             // Users and groups that hosts have.
             Kind::Name { .. } => ["root", "daemon", "bin"][n - 1].to_owned(),
             _ => {
@@ -135,12 +136,14 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         Kind::AccessFormat { .. } => ["json", "combined", "json"][n - 1].to_owned(),
         Kind::LogLevel { .. } => ["error", "warn", "debug"][n - 1].to_owned(),
         Kind::Prefix { .. } => format!("p{n}:"),
+        Kind::Ancestors { .. } => ["none", "*", "https://shop.example"][n - 1].to_owned(),
         Kind::Path { .. }
         | Kind::SecretFile { .. }
         | Kind::ControlSocket { .. }
         | Kind::Url { .. }
         | Kind::Networks { .. }
         | Kind::Name { .. }
+        | Kind::LoaderioToken { .. }
         | Kind::Origins { .. } => {
             unreachable!("has no default value")
         }
