@@ -126,6 +126,12 @@ fn heads() -> Vec<Request> {
         long("http://a/api/images/?shoe_id=7&", "+", ""),
         "/api/images/?shoe_id=7".to_owned(),
         "/readyz".to_owned(),
+        "/".to_owned(),
+        "/admin".to_owned(),
+        "/shoes/7".to_owned(),
+        "/embed.js".to_owned(),
+        "/demo/shoes/7/1.svg".to_owned(),
+        long("/?shoe_id=7&embed=1&", "%41=+&", ""),
     ];
     let mut heads = Vec::new();
     for target in &targets {

@@ -26,6 +26,7 @@
 //! - `openapi`: the API's document declares every answer that the server gives, and no other.
 //! - `outages`: PostgreSQL and Redis go and come back.
 //! - `overload`: more is asked for than the database can do.
+//! - `page`: what people see, the operator's files, and what hostile rows, paths and pages can do with them.
 //! - `privileges`: as whom workers run, and what they may do to the host.
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
@@ -76,6 +77,7 @@ mod networks;
 mod openapi;
 mod outages;
 mod overload;
+mod page;
 mod privileges;
 mod problems;
 mod processes;

@@ -28,6 +28,11 @@ impl Page {
     pub fn size(&self) -> usize {
         self.response.size() + self.etag.len()
     }
+
+    /// What it shows.
+    pub fn content(&self) -> &[u8] {
+        self.response.content()
+    }
 }
 
 /// What of a request's head decides how its answer is dressed. Empty, and free of allocation, for a plain GET.
@@ -46,6 +51,13 @@ impl Asked {
             origin: head.origin.map(Into::into),
             preflight: head.access_control_request_method.is_some(),
         }
+    }
+
+    /// Whether the client has the content with this validator already.
+    pub fn knows(&self, etag: &str) -> bool {
+        self.if_none_match
+            .as_deref()
+            .is_some_and(|list| lists(list, etag))
     }
 }
 
@@ -91,11 +103,7 @@ impl Manners {
 
     /// A page: 200, or 304 to a client that has it already.
     pub fn show(&self, asked: &Asked, page: &Page) -> Response {
-        let known = asked
-            .if_none_match
-            .as_deref()
-            .is_some_and(|list| lists(list, &page.etag));
-        match known {
+        match asked.knows(&page.etag) {
             true => Response::new(304)
                 .header("ETag", page.etag.clone())
                 .header("Cache-Control", self.cache_control.clone()),
@@ -151,12 +159,12 @@ impl Manners {
 }
 
 /// A strong validator: equal content has an equal one, on every worker and host.
-fn etag(body: &[u8]) -> String {
+pub(super) fn etag(body: &[u8]) -> String {
     format!("\"{:032x}\"", xxh3_128(body))
 }
 
 /// Whether an `If-None-Match` lists the tag (RFC 9110 section 13.1.2): by weak comparison, so `W/` is ignored.
-fn lists(list: &[u8], etag: &str) -> bool {
+pub(super) fn lists(list: &[u8], etag: &str) -> bool {
     list.split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)
         .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())

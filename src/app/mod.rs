@@ -1,10 +1,18 @@
 //! The service: what each URL means. It knows HTTP's messages and asks a [`Backend`] for shoes; where those come
 //! from (cache, lanes, database) is not its business.
 
+pub mod art;
+pub mod assets;
+mod coding;
+mod content;
 pub mod document;
+pub mod extras;
 pub mod images;
 pub mod manners;
+mod media_type;
+pub mod page;
 pub mod problem;
+mod range;
 pub mod routes;
 
 use std::sync::Arc;

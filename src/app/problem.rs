@@ -65,7 +65,7 @@ struct Document<'a> {
 }
 
 /// How long a client should wait before it tries again, in seconds.
-const RETRY_AFTER: &str = "1";
+pub(super) const RETRY_AFTER: &str = "1";
 
 impl Kind {
     /// The end of its `type`.

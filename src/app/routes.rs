@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 
 use super::document::Documents;
 use super::manners::{Asked, Manners, Page};
+use super::page::{self, Site};
 use super::problem::{self, Kind};
 use super::{Backend, Failure, images};
 use crate::http::context::Context;
@@ -35,6 +36,7 @@ pub struct App<B> {
     writes: WriteRule,
     manners: Manners,
     documents: Documents,
+    site: Site,
 }
 
 /// An admitted request: what to do, and how its answer is to be dressed.
@@ -56,6 +58,7 @@ pub enum Call {
     Ready,
     Document(Arc<Page>),
     Allow(&'static str),
+    Page(page::Call),
 }
 
 /// A place in the URL space, before the method is looked at.
@@ -65,6 +68,8 @@ enum Place<'d> {
     Healthz,
     Readyz,
     Document(&'d Arc<Page>),
+    /// All that is not the API's.
+    Page(page::Place),
 }
 
 impl Place<'_> {
@@ -73,7 +78,9 @@ impl Place<'_> {
         match self {
             Place::Images => "GET, HEAD, POST, OPTIONS",
             Place::Row(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
-            Place::Healthz | Place::Readyz | Place::Document(_) => "GET, HEAD, OPTIONS",
+            Place::Healthz | Place::Readyz | Place::Document(_) | Place::Page(_) => {
+                "GET, HEAD, OPTIONS"
+            }
         }
     }
 }
@@ -85,6 +92,7 @@ impl<B: Backend> App<B> {
             writes,
             manners,
             documents: Documents::default(),
+            site: Site::default(),
         }
     }
 
@@ -92,6 +100,11 @@ impl<B: Backend> App<B> {
     pub fn describe(mut self) -> Self {
         self.documents = Documents::new(&self.manners);
         self
+    }
+
+    /// With this site around the API, instead of the one that nothing is configured for.
+    pub fn with_site(self, site: Site) -> Self {
+        App { site, ..self }
     }
 
     fn place(&self, path: &str) -> Result<Place<'_>, Box<Response>> {
@@ -111,7 +124,9 @@ impl<B: Backend> App<B> {
             404 => nowhere(),
             _ => Box::new(problem::BAD_REQUEST.detail(error.reason())),
         })?;
-        let id = path.strip_prefix("/api/images/").ok_or_else(nowhere)?;
+        let Some(id) = path.strip_prefix("/api/images/") else {
+            return self.site.place(&path).map(Place::Page).ok_or_else(nowhere);
+        };
         match parse_i32(id) {
             Ok(id) => Ok(Place::Row(id)),
             Err(_) if id.contains('/') => Err(nowhere()),
@@ -197,6 +212,10 @@ impl<B: Backend> App<B> {
             }
             Call::Document(page) => self.manners.show(asked, &page),
             Call::Allow(methods) => Response::new(204).header("Allow", methods),
+            Call::Page(call) => self.site.answer(call, asked, &self.manners, |shoe_id| {
+                self.backend
+                    .shoe(shoe_id, &|json| self.manners.page(JSON, json), context)
+            })?,
         })
     }
 }
@@ -223,6 +242,9 @@ impl<B: Backend> App<B> {
             (Place::Healthz, Method::Get | Method::Head) => Call::Alive,
             (Place::Readyz, Method::Get | Method::Head) => Call::Ready,
             (Place::Document(page), Method::Get | Method::Head) => Call::Document(Arc::clone(page)),
+            (Place::Page(place), Method::Get | Method::Head) => {
+                return Ok(Call::Page(self.site.call(place, query, head)));
+            }
             (Place::Images, Method::Post) => Call::Insert,
             (Place::Row(id), Method::Put) => Call::Replace(*id),
             (Place::Row(id), Method::Delete) => Call::Delete(*id),
@@ -268,10 +290,14 @@ impl<B: Backend> Service for App<B> {
     fn answer(&self, admitted: Admitted, body: &[u8], context: &Context) -> Response {
         let Admitted { call, asked } = admitted;
         let writes = call.writes();
+        let seen = matches!(call, Call::Page(_));
         let done = self.perform(call, &asked, body, context);
         let response = done.unwrap_or_else(|failure| {
             tell(&failure, context);
-            problem::of_failure(&failure)
+            match seen {
+                true => self.site.failed(&failure),
+                false => problem::of_failure(&failure),
+            }
         });
         let named = writes || response.status() >= 400;
         let id = named.then_some(&context.id);
@@ -382,13 +408,13 @@ fn bad_query(error: target::TargetError) -> Box<Response> {
     Box::new(problem::BAD_REQUEST.detail(error.reason()))
 }
 
-enum NotI32 {
+pub(super) enum NotI32 {
     NoNumber,
     OutOfRange,
 }
 
 /// Digits with an optional minus; nothing that only a lenient parser takes (`+7`, ` 7`, `7.0`).
-fn parse_i32(text: &str) -> Result<i32, NotI32> {
+pub(super) fn parse_i32(text: &str) -> Result<i32, NotI32> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NotI32::NoNumber);

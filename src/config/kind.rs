@@ -61,6 +61,13 @@ pub(super) enum Kind {
     Origins {
         field: Field<Vec<String>>,
     },
+    /// Whose pages may embed ours: see [`value::ancestors`].
+    Ancestors {
+        field: Field<Vec<String>>,
+    },
+    LoaderioToken {
+        field: Field<Option<String>>,
+    },
     Url {
         scheme: Scheme,
         field: Field<Option<Secret>>,
@@ -206,6 +213,10 @@ impl Kind {
             Kind::Listen { .. } => "an address with a port".to_owned(),
             Kind::Networks { .. } => "a network such as 10.0.0.0/8, or an address".to_owned(),
             Kind::Origins { .. } => "an origin (https://shop.example, or * for all)".to_owned(),
+            Kind::Ancestors { .. } => {
+                "an origin (https://shop.example), self, or * or none alone".to_owned()
+            }
+            Kind::LoaderioToken { .. } => "loaderio- and 1 to 64 digits (0-9, a-f)".to_owned(),
             Kind::Url { scheme, .. } => scheme.takes().to_owned(),
             Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
             Kind::Name { of, .. } => format!("the name of a {of}"),
@@ -296,6 +307,12 @@ impl Kind {
                     .map(|origin| value::origin(origin.trim()).ok_or_else(refuse))
                     .collect::<Result<_, _>>()?;
             }
+            Kind::Ancestors { field } => {
+                *field(values) = value::ancestors(text).ok_or_else(refuse)?;
+            }
+            Kind::LoaderioToken { field } => {
+                *field(values) = Some(value::loaderio_token(text).ok_or_else(refuse)?.to_owned());
+            }
             Kind::Url { scheme, field } => {
                 scheme.check(text)?;
                 *field(values) = Some(Secret::new(text));
@@ -366,7 +383,8 @@ impl Kind {
                 .collect::<Vec<_>>()
                 .join(","),
             Kind::Origins { field } if field(values).is_empty() => return None,
-            Kind::Origins { field } => field(values).join(","),
+            Kind::Origins { field } | Kind::Ancestors { field } => field(values).join(","),
+            Kind::LoaderioToken { field } => field(values).clone()?,
             Kind::Url { field, .. } => redact_url(field(values).as_ref()?.expose()),
             Kind::Prefix { field } => field(values).clone(),
             Kind::Name { field, .. } => field(values).clone()?,

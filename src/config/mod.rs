@@ -116,6 +116,12 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Where the description of the API is served.
     pub api_docs: ApiDocs,
+    /// Whose pages may embed ours: origins and `self`, or `*` or `none` alone.
+    pub frame_ancestors: Vec<String>,
+    /// The folder whose files are served at the root, if there is one.
+    pub static_dir: Option<PathBuf>,
+    /// `loaderio-` and hexadecimal digits.
+    pub loaderio_token: Option<String>,
     pub limits: LimitsConfig,
     /// What is allowed but unwise, to be logged once; without secrets.
     pub warnings: Vec<String>,

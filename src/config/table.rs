@@ -479,6 +479,42 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "frame_ancestors",
+        value_name: "ORIGIN|self|none|*",
+        default: Preset::Value("self"),
+        group: Group::Responses,
+        help: "Web origin whose pages may embed the product page, self for pages of this server, * for all, or none; repeat it, or separate by commas, for more",
+        kind: Kind::Ancestors {
+            field: |v| &mut v.frame_ancestors,
+        },
+    },
+    Setting {
+        key: "static_dir",
+        value_name: "DIR",
+        default: Preset::None {
+            means: "none",
+            example: "/srv/canvas-cluster",
+        },
+        group: Group::Responses,
+        help: "Folder whose files are served at the root, after all other paths; workers read it when they start (16 MiB a file and 64 MiB in all), so a change takes a reload",
+        kind: Kind::Path {
+            field: |v| &mut v.static_dir,
+        },
+    },
+    Setting {
+        key: "loaderio_token",
+        value_name: "TOKEN",
+        default: Preset::None {
+            means: "none",
+            example: "loaderio-0123456789abcdef0123456789abcdef",
+        },
+        group: Group::Responses,
+        help: "Token by which loader.io knows that it may test this host, served where it looks for it",
+        kind: Kind::LoaderioToken {
+            field: |v| &mut v.loaderio_token,
+        },
+    },
+    Setting {
         key: "max_request_line",
         value_name: "SIZE",
         default: Preset::Value("8KiB"),

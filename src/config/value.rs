@@ -215,6 +215,29 @@ pub(super) fn origin(text: &str) -> Option<String> {
     (!host.is_empty() && host.bytes().all(plain)).then(|| text.to_owned())
 }
 
+/// Whose pages may embed ours (CSP level 3, section 6.4.2): origins and `self`, or `*` or `none` alone. The words may have the
+/// quotes that they have in the policy itself.
+pub(super) fn ancestors(text: &str) -> Option<Vec<String>> {
+    let one = |part: &str| match part {
+        "self" | "'self'" => Some("self".to_owned()),
+        "none" | "'none'" => Some("none".to_owned()),
+        _ => origin(part),
+    };
+    let ancestors: Vec<String> = text
+        .split(',')
+        .map(|part| one(part.trim()))
+        .collect::<Option<_>>()?;
+    let alone = |ancestor: &String| ancestor == "*" || ancestor == "none";
+    (ancestors.len() == 1 || !ancestors.iter().any(alone)).then_some(ancestors)
+}
+
+/// A token as loader.io gives them.
+pub(super) fn loaderio_token(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("loaderio-")?;
+    let good = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    ((1..=64).contains(&digits.len()) && digits.bytes().all(good)).then_some(text)
+}
+
 /// The name of a user or group, as useradd(8) bounds it and getpwnam(3) can be asked for.
 pub(super) fn name(text: &str) -> Option<&str> {
     let good = |b: u8| b.is_ascii_graphic() && !b":,/".contains(&b);
@@ -277,6 +300,56 @@ mod tests {
             "null",
         ] {
             assert_eq!(origin(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ancestors_are_origins_and_words_that_do_not_contradict() {
+        let read = |text: &str| ancestors(text).map(|ancestors| ancestors.join(" "));
+        for (text, shown) in [
+            ("self", "self"),
+            ("'self'", "self"),
+            ("none", "none"),
+            ("*", "*"),
+            (
+                "self, https://shop.example,http://localhost:3000",
+                "self https://shop.example http://localhost:3000",
+            ),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(shown), "{text}");
+        }
+        for bad in [
+            "",
+            "self,",
+            "*,self",
+            "self,none",
+            "none,none",
+            "shop.example",
+            "https://shop.example; script-src *",
+            "https://shop.example/page",
+            "Self",
+            "'strict-dynamic'",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn tokens_of_loader_io_are_hexadecimal() {
+        for good in ["loaderio-0", "loaderio-0123456789abcdef0123456789abcdef"] {
+            assert_eq!(loaderio_token(good), Some(good));
+        }
+        let long = format!("loaderio-{}", "a".repeat(65));
+        for bad in [
+            "",
+            "loaderio-",
+            "loaderio-A",
+            "loaderio-x",
+            "loaderio-../a",
+            "0123",
+            &long,
+        ] {
+            assert_eq!(loaderio_token(bad), None, "{bad}");
         }
     }
 

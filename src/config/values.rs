@@ -55,6 +55,9 @@ pub(super) struct Values {
     pub(super) cache_max_age: Duration,
     pub(super) cors_origins: Vec<String>,
     pub(super) api_docs: ApiDocs,
+    pub(super) frame_ancestors: Vec<String>,
+    pub(super) static_dir: Option<PathBuf>,
+    pub(super) loaderio_token: Option<String>,
     pub(super) limits: LimitsConfig,
 }
 
@@ -102,6 +105,9 @@ impl Values {
             cache_max_age: Duration::ZERO,
             cors_origins: Vec::new(),
             api_docs: ApiDocs::Public,
+            frame_ancestors: Vec::new(),
+            static_dir: None,
+            loaderio_token: None,
             limits: LimitsConfig::blank(),
         }
     }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use may::io::CoIo;
 
 use super::access::{AccessLog, Visit};
@@ -136,6 +137,8 @@ struct Connection<'d, S> {
     arrival: Arrival,
     input: Input,
     output: Vec<u8>,
+    /// What is to be written behind the output, from where it is: the content of the last answer in it.
+    content: Option<Bytes>,
     scanner: Scanner,
     /// The request at hand.
     context: Context,
@@ -152,6 +155,7 @@ impl<'d, S: Service> Connection<'d, S> {
             arrival,
             input: Input::default(),
             output: Vec::new(),
+            content: None,
             scanner: Scanner::default(),
             context: Context::default(),
             timing: Timing::start(),
@@ -178,7 +182,11 @@ impl<'d, S: Service> Connection<'d, S> {
                 return Ok(next);
             }
             // Without a next one behind it the answer would leave as soon as that is waited for; now it is known whose it is.
-            if self.output.len() > FLUSH_ABOVE || self.input.filled().is_empty() || self.is_late() {
+            if self.output.len() > FLUSH_ABOVE
+                || self.content.is_some()
+                || self.input.filled().is_empty()
+                || self.is_late()
+            {
                 self.flush()?;
             }
             streak = match std::mem::take(&mut self.wire.waited) {
@@ -452,14 +460,16 @@ impl<'d, S: Service> Connection<'d, S> {
             self.count(counter);
         }
         let date = self.door.watch.date();
+        let content = (!head_only).then(|| response.large_content()).flatten();
         response.encode(
             &Framing {
                 date: &date,
-                head_only,
+                head_only: head_only || content.is_some(),
                 connection,
             },
             &mut self.output,
         );
+        self.content = content;
         let took = self.timing.ready(response.status());
         if let Some(took) = took {
             self.door.tally.note_latency(took);
@@ -517,7 +527,10 @@ impl<'d, S: Service> Connection<'d, S> {
             stall: patience.write,
             rate: patience.body_rate,
         };
-        let written = self.wire.write_all(&self.output, &pace);
+        let mut written = self.wire.write_all(&self.output, &pace);
+        if let (Ok(()), Some(content)) = (&written, self.content.take()) {
+            written = self.wire.write_all(&content, &pace);
+        }
         if let Err(Broken::Expired) = written {
             self.count(Counter::WriteTimeouts);
             self.wire.abort();

@@ -7,6 +7,9 @@ use bytes::Bytes;
 /// The length of an IMF-fixdate (RFC 9110 section 5.6.7).
 pub const DATE_LENGTH: usize = 29;
 
+/// Content above this size, in bytes, is not copied. The copy of a smaller one costs less than a write of its own.
+const LARGE: usize = 64 * 1024;
+
 const VERSION: &[u8] = b"HTTP/1.1 ";
 
 /// The end of the status line, and the fields that every response begins with, up to the date.
@@ -46,13 +49,19 @@ impl LaidOut {
     pub fn size(&self) -> usize {
         self.wire.len()
     }
+
+    /// What follows the head.
+    pub fn content(&self) -> &[u8] {
+        &self.wire[self.head + 2..]
+    }
 }
 
 /// What the connection knows about the answer that it is about to write.
 pub struct Framing<'a> {
     /// The value of `Date`.
     pub date: &'a [u8; DATE_LENGTH],
-    /// The request was HEAD: the head of a GET's answer, without its content (RFC 9110 section 9.3.2).
+    /// Without the content, which the head announces all the same: that of an answer to HEAD (RFC 9110 section 9.3.2), and one
+    /// that is written by itself.
     pub head_only: bool,
     pub connection: Persistence,
 }
@@ -134,13 +143,25 @@ impl Response {
         match &self.content {
             Content::None => &[],
             Content::Plain(_, body) => body,
-            Content::LaidOut(laid_out) => &laid_out.wire[laid_out.head + 2..],
+            Content::LaidOut(laid_out) => laid_out.content(),
+        }
+    }
+
+    /// Content that is better written from where it is than copied behind its head: a file, of which a thousand clients that
+    /// take it slowly would otherwise have a thousand copies.
+    pub fn large_content(&self) -> Option<Bytes> {
+        match &self.content {
+            Content::Plain(_, body) if body.len() > LARGE => Some(body.clone()),
+            _ => None,
         }
     }
 
     /// Appends the response to what waits to be written.
     pub fn encode(&self, framing: &Framing<'_>, out: &mut Vec<u8>) {
-        let body = self.content();
+        let body = match framing.head_only {
+            true => &[],
+            false => self.content(),
+        };
         out.reserve(256 + body.len());
         match &self.content {
             Content::LaidOut(laid_out) => {
@@ -157,9 +178,7 @@ impl Response {
             Persistence::Close => field(out, "Connection", "close"),
         }
         out.extend_from_slice(b"\r\n");
-        if !framing.head_only {
-            out.extend_from_slice(body);
-        }
+        out.extend_from_slice(body);
     }
 
     /// The status line and the fields.
@@ -223,6 +242,7 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         201 => "Created",
         204 => "No Content",
+        206 => "Partial Content",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -233,6 +253,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
@@ -318,6 +339,21 @@ mod tests {
         let origin = "https://shop.example";
         let shared = timed(kept.header("Access-Control-Allow-Origin", origin));
         assert!(shared.contains(&format!("\r\nTiming-Allow-Origin: {origin}\r\n")));
+    }
+
+    #[test]
+    fn only_large_content_is_written_by_itself() {
+        let large = |size: usize| {
+            let response = Response::new(200).body("video/mp4", vec![0; size]);
+            response.large_content().map(|content| content.len())
+        };
+        assert_eq!((large(LARGE), large(LARGE + 1)), (None, Some(LARGE + 1)));
+        let laid_out: Response = Response::new(200)
+            .body("application/json", vec![b' '; LARGE + 1])
+            .lay_out()
+            .into();
+        assert_eq!(laid_out.large_content(), None);
+        assert_eq!(Response::new(204).large_content(), None);
     }
 
     #[test]

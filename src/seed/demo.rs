@@ -11,8 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::generate;
 use crate::store::sqlite::{create_folder, create_private};
-use crate::store::{StoreError, schema};
+use crate::store::{Draft, StoreError, schema};
 
 /// The longest that one process waits for another one to finish its file.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,6 +25,22 @@ pub enum Demo {
     Created,
     /// The file was there, or another process was faster.
     Existing,
+}
+
+/// The shoe with this number in the demo catalogue. Its pictures and clips are the server's own, so that its page needs no
+/// network; those that [`generate`]'s shoe lacks it lacks as well.
+pub fn demo_shoe(shoe_id: i32) -> Draft {
+    let mut shoe = generate(shoe_id);
+    let (pictures, clips) = shoe.media.split_at_mut(7);
+    for (number, picture) in (1..).zip(pictures) {
+        *picture = picture
+            .take()
+            .map(|_| format!("/demo/shoes/{shoe_id}/{number}.svg"));
+    }
+    for (number, clip) in (1..).zip(clips) {
+        *clip = clip.take().map(|_| format!("/demo/clips/{number}.mp4"));
+    }
+    shoe
 }
 
 /// Sees to it that there is a database at `path`: if there is none, one with `rows` generated shoes is

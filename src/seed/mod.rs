@@ -17,7 +17,7 @@ use crate::store::url::DatabaseUrl;
 use crate::store::{Draft, Media, StoreError};
 
 pub use self::bar::run_with_progress;
-pub use self::demo::{Demo, create_demo};
+pub use self::demo::{Demo, create_demo, demo_shoe};
 
 /// What to do with rows that are there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,14 +136,14 @@ pub fn run(
     progress: impl Fn(Progress),
 ) -> Result<Summary, SeedError> {
     match url {
-        DatabaseUrl::Sqlite(path) => sqlite::run(path, rows, mode, progress),
+        DatabaseUrl::Sqlite(path) => sqlite::run(path, rows, mode, generate, progress),
         DatabaseUrl::Postgres(url) => postgres::run(url, rows, mode, streams.max(1), progress),
     }
 }
 
 /// Fills a new SQLite file, for the demo database.
 pub(crate) fn fill_file(path: &Path, rows: u32) -> Result<(), StoreError> {
-    match sqlite::run(path, rows, Mode::Fill, |_| ()) {
+    match sqlite::run(path, rows, Mode::Fill, demo_shoe, |_| ()) {
         Ok(_) => Ok(()),
         Err(SeedError::Store(error)) => Err(error),
         Err(error) => Err(StoreError::Failed(error.to_string())),
@@ -191,6 +191,21 @@ mod tests {
             "{} bytes: {json}",
             json.len()
         );
+    }
+
+    #[test]
+    fn a_demo_shoe_is_shown_by_this_server_alone() {
+        let shoe = demo_shoe(7);
+        assert_eq!(shoe.media[0].as_deref(), Some("/demo/shoes/7/1.svg"));
+        assert_eq!(shoe.media[6].as_deref(), Some("/demo/shoes/7/7.svg"));
+        assert_eq!(shoe.media[8].as_deref(), Some("/demo/clips/2.mp4"));
+        let lacks = |shoe_id| demo_shoe(shoe_id).media.map(|media| media.is_none());
+        for shoe_id in [1, 16, 64] {
+            assert_eq!(
+                lacks(shoe_id),
+                generate(shoe_id).media.map(|media| media.is_none())
+            );
+        }
     }
 
     #[test]

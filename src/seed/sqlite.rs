@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{Mode, Phase, Progress, SeedError, Summary, generate, last_of};
+use super::{Mode, Phase, Progress, SeedError, Summary, last_of};
+use crate::store::Draft;
 use crate::store::schema::{INDEX, migrate_connection, migrate_file};
 use crate::store::sqlite::{INSERT, connect, store_error};
 
@@ -16,10 +17,12 @@ const REPORT_ROWS: u32 = 5_000;
 /// How long another writer may keep us waiting.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Loads shoes that `make` makes of their numbers.
 pub(super) fn run(
     path: &Path,
     rows: u32,
     mode: Mode,
+    make: impl Fn(i32) -> Draft,
     progress: impl Fn(Progress),
 ) -> Result<Summary, SeedError> {
     let begun = Instant::now();
@@ -70,7 +73,7 @@ pub(super) fn run(
         if n % REPORT_ROWS == 0 {
             report(Phase::Loading, n);
         }
-        insert(&transaction, first_shoe_id.wrapping_add_unsigned(n)).map_err(explain)?;
+        insert(&transaction, make(first_shoe_id.wrapping_add_unsigned(n))).map_err(explain)?;
     }
     report(Phase::Loading, rows);
     let loading = loading.elapsed();
@@ -111,8 +114,7 @@ fn truncate(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn insert(transaction: &Transaction<'_>, shoe_id: i32) -> rusqlite::Result<()> {
-    let media = generate(shoe_id).media;
+fn insert(transaction: &Transaction<'_>, Draft { shoe_id, media }: Draft) -> rusqlite::Result<()> {
     transaction.prepare_cached(INSERT)?.execute(params![
         shoe_id, media[0], media[1], media[2], media[3], media[4], media[5], media[6], media[7],
         media[8]

@@ -52,7 +52,9 @@ use self::scribe::Scribe;
 use self::share::Share;
 use self::steward::{Steward, Wear};
 use self::usage::Usage;
+use crate::app::extras::Extras;
 use crate::app::manners::Manners;
+use crate::app::page::Site;
 use crate::app::routes::{App, WriteRule};
 use crate::cache::l1::{L1, Trust};
 use crate::cache::redis::RedisCache;
@@ -130,17 +132,19 @@ impl Inherited {
 /// Whether [`prepare`] has something to do.
 pub fn needs_preparation(config: &Config) -> bool {
     config.user.is_some()
+        || config.static_dir.is_some()
         || matches!(&config.database, Database::Embedded { path } if !path.exists())
 }
 
-/// As the user that workers will be, sees whether they will reach what they must, and makes the embedded database with its
-/// demo catalogue if there is none. In a process of its own; the exit code.
+/// As the user that workers will be, sees whether they will reach what they must, tells which files they will serve, and makes
+/// the embedded database with its demo catalogue if there is none. In a process of its own; the exit code.
 pub fn prepare(config: &Config) -> i32 {
     let ready = || -> Result<(), String> {
         privileges::hand_over_folder(config)?;
         privileges::hand_over_access_log(config);
         privileges::drop(config)?;
         privileges::check_reach(config)?;
+        tell_of_extras(config)?;
         make_demo(config)
     };
     match ready() {
@@ -150,6 +154,48 @@ pub fn prepare(config: &Config) -> i32 {
             EXIT_FAILED
         }
     }
+}
+
+/// Reads the files of `--static-dir` once before any worker does, so that a folder that can't be read is refused, and what is
+/// left out is told once.
+fn tell_of_extras(config: &Config) -> Result<(), String> {
+    let Some(folder) = &config.static_dir else {
+        return Ok(());
+    };
+    let shown = folder.display();
+    let whom = privileges::as_whom(config);
+    let loaded = Extras::load(folder)
+        .map_err(|error| format!("static_dir: can't read the folder {shown}: {error}{whom}"))?;
+    for left_out in &loaded.left_out {
+        log::warn!("static_dir: not served{whom}: {left_out}");
+    }
+    if loaded.more_left_out > 0 {
+        log::warn!(
+            "static_dir: {} more files are not served",
+            loaded.more_left_out
+        );
+    }
+    let (count, kib) = (loaded.extras.count(), loaded.bytes.div_ceil(1024));
+    log::info!("static_dir: serving {count} files of {shown}, {kib} KiB in each worker");
+    Ok(())
+}
+
+/// The operator's own content. A worker that takes the place of another serves the API even if the folder is gone meanwhile.
+fn load_extras(config: &Config, slot: usize) -> Extras {
+    let mut extras = match config.static_dir.as_deref().map(Extras::load) {
+        None => Extras::default(),
+        Some(Ok(loaded)) => loaded.extras,
+        Some(Err(error)) => {
+            log::error!(
+                "worker {slot}: serves no files of --static-dir, which can't be read: {error}"
+            );
+            Extras::default()
+        }
+    };
+    if let Some(token) = &config.loaderio_token {
+        extras.verify(token);
+    }
+    extras
 }
 
 fn make_demo(config: &Config) -> Result<(), String> {
@@ -295,8 +341,10 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         None => None,
     };
     let access = scribe.as_ref().map(Scribe::log);
+    let site = Site::new(&config.frame_ancestors, load_extras(config, slot));
     let door = Arc::new(open_door(
         config,
+        site,
         access,
         backing,
         lobby.clone(),
@@ -464,6 +512,7 @@ fn open_redis(config: &Config, scoreboard: Scoreboard) -> Result<Option<RedisCac
 
 fn open_door(
     config: &Config,
+    site: Site,
     access: Option<Arc<AccessLog>>,
     backing: Backing,
     lobby: Arc<Lobby>,
@@ -476,7 +525,7 @@ fn open_door(
     let manners = Manners::new(config.cache_max_age, config.cors_origins.clone());
     let limits = &config.limits;
     let (watch, tally) = (backing.watch.clone(), backing.tally);
-    let app = App::new(backing, writes, manners);
+    let app = App::new(backing, writes, manners).with_site(site);
     Door {
         service: match config.api_docs {
             ApiDocs::Public => app.describe(),

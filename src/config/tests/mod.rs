@@ -110,6 +110,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
             Kind::Networks { .. } => format!("10.0.{n}.0/24"),
             Kind::Admin { .. } => ["127.0.0.1:2", "unix:/x.sock", "none"][n - 1].to_owned(),
             Kind::Origins { .. } => format!("https://shop{n}.example"),
+            Kind::LoaderioToken { .. } => format!("loaderio-{n}"),
             // Users and groups that hosts have.
             Kind::Name { .. } => ["root", "daemon", "bin"][n - 1].to_owned(),
             _ => {
@@ -139,6 +140,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         Kind::ApiDocs { .. } => ["admin", "none", "public"][n - 1].to_owned(),
         Kind::LogLevel { .. } => ["error", "warn", "debug"][n - 1].to_owned(),
         Kind::Prefix { .. } => format!("p{n}:"),
+        Kind::Ancestors { .. } => ["none", "*", "https://shop.example"][n - 1].to_owned(),
         Kind::Path { .. }
         | Kind::SecretFile { .. }
         | Kind::ControlSocket { .. }
@@ -146,6 +148,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         | Kind::Url { .. }
         | Kind::Networks { .. }
         | Kind::Name { .. }
+        | Kind::LoaderioToken { .. }
         | Kind::Origins { .. } => {
             unreachable!("has no default value")
         }
