@@ -156,6 +156,10 @@ const DELETE: (&str, &str) = ("DELETE", ROW);
 const WRITES: [(&str, &str); 3] = [STORE, REPLACE, DELETE];
 const READY: &str = "/readyz";
 
+/// The pages, which ask it too, and say so in HTML.
+const PAGES: [&str; 2] = ["/", "/shoes/{shoe_id}"];
+const HTML: &str = "text/html; charset=utf-8";
+
 /// Those that ask the database.
 const ASKING: [(&str, &str); 9] = [
     LIST,
@@ -174,6 +178,7 @@ fn every_declared_answer_is_given_and_no_other() {
     let mut survey = Survey::begin();
     answers_when_all_is_well(&mut survey);
     refusals_of_fields(&mut survey);
+    pages_without_a_shoe(&mut survey);
     refusals_of_any_request(&mut survey);
     refusals_of_writers(&mut survey);
     requests_that_never_end(&mut survey);
@@ -248,7 +253,8 @@ fn answers_when_all_is_well(survey: &mut Survey) {
         201,
     );
     assert_eq!(stored.header("location"), Some("/api/images/1"));
-    for path in ["/api/images/", ROW] {
+    survey.call(&server, ("GET", "/"), get("/"), 200);
+    for path in ["/api/images/", ROW].into_iter().chain(PAGES) {
         let target = Operation::new("GET", path).target();
         let etag = survey
             .call(&server, ("GET", path), get(&target), 200)
@@ -377,6 +383,21 @@ fn refusals_of_fields(survey: &mut Survey) {
     }
     let request = get("/api/images/404").json(draft(7, &[]));
     refused(REPLACE, request, 404, "no-such-row");
+    server.stop();
+}
+
+fn pages_without_a_shoe(survey: &mut Survey) {
+    let backend = Backend::sqlite();
+    let server = backend.serve(1);
+    for method in ["GET", "HEAD"] {
+        for (path, start) in PAGES.into_iter().zip(["/?shoe_id=", "/shoes/"]) {
+            for (shoe, status) in [("seven", 400), ("404", 404)] {
+                let request = get(&format!("{start}{shoe}"));
+                let answer = survey.call(&server, (method, path), request, status);
+                assert_eq!(answer.header("content-type"), Some(HTML), "{answer}");
+            }
+        }
+    }
     server.stop();
 }
 
@@ -523,6 +544,13 @@ fn ask_all(survey: &mut Survey, server: &Server, status: u16, kind: &str) {
         if !operation.is_head() {
             let problem = answer.problem(status);
             assert_eq!(problem.kind, format!("/problems/{kind}"), "{operation:?}");
+        }
+    }
+    for method in ["GET", "HEAD"] {
+        for path in PAGES {
+            let operation = Operation::new(method, path);
+            let answer = survey.send(server, &operation, &good(&operation).bytes(), status);
+            assert_eq!(answer.header("content-type"), Some(HTML), "{answer}");
         }
     }
 }
@@ -878,8 +906,9 @@ fn readme_and_document_agree() {
     }
     for operation in description.operations() {
         let plain = !matches!(operation.method.as_str(), "HEAD" | "OPTIONS");
-        // The style sheet goes along with the page.
-        if plain && operation.path != "/docs.css" {
+        // The style sheet goes along with the page, and README tells of the pages elsewhere.
+        let aside = operation.path == "/docs.css" || PAGES.contains(&operation.path.as_str());
+        if plain && !aside {
             assert!(told.contains(&operation), "README has no {operation:?}");
         }
     }

@@ -67,7 +67,8 @@ impl Operation {
             "/api/images/" if matches!(self.method.as_str(), "GET" | "HEAD") => {
                 "/api/images/?shoe_id=7".into()
             }
-            path => path.replace("{id}", "1"),
+            "/" => "/?shoe_id=7".into(),
+            path => path.replace("{id}", "1").replace("{shoe_id}", "7"),
         }
     }
 }
