@@ -65,6 +65,29 @@ fn ready(status: &Status) -> usize {
 }
 
 #[test]
+fn what_describes_the_api_is_here_when_it_is_wanted_here() {
+    let backend = Backend::sqlite();
+    for (place, status) in [("admin", 200), ("public", 404), ("none", 404)] {
+        let server = with_admin(backend.canvas())
+            .workers(1)
+            .args(["--api-docs", place])
+            .start();
+        let admin = admin_of(&server);
+        for (path, content_type) in [
+            ("/openapi.json", "application/json"),
+            ("/docs", "text/html; charset=utf-8"),
+            ("/docs.css", "text/css; charset=utf-8"),
+        ] {
+            let answer = ask(admin, path).expect(status);
+            if status == 200 {
+                assert_eq!(answer.header("content-type"), Some(content_type), "{path}");
+            }
+        }
+        server.stop();
+    }
+}
+
+#[test]
 fn every_path_is_answered_and_nothing_else() {
     let backend = Backend::sqlite();
     let server = with_admin(backend.canvas()).workers(2).start();

@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What it says of a server is the admin listener's document.
     ("status", &["config", "ctl", "scoreboard"]),
     ("top", &["config", "ctl", "status"]),
-    ("admin", &["sys", "scoreboard", "http", "status"]),
+    ("admin", &["sys", "scoreboard", "http", "status", "app"]),
     (
         "master",
         &[

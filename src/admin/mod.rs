@@ -9,6 +9,7 @@ mod snapshot;
 
 use self::negotiation::Format;
 use self::snapshot::Snapshot;
+use crate::app::document;
 use crate::http::context::Context;
 use crate::http::head::{Head, Method, Target};
 use crate::http::request_id::RequestId;
@@ -25,6 +26,8 @@ pub struct Admin {
     scoreboard: Scoreboard,
     /// The worker's own row.
     row: Row,
+    /// What describes the API is served here.
+    describes: bool,
 }
 
 /// What is asked for.
@@ -34,11 +37,28 @@ pub enum Call {
     Metrics(Format),
     Status,
     Alive,
+    Document(Document),
+}
+
+/// What describes the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Document {
+    OpenApi,
+    Page,
+    Style,
 }
 
 impl Admin {
-    pub fn new(scoreboard: Scoreboard, row: Row) -> Self {
-        Admin { scoreboard, row }
+    /// `describes` says whether what describes the API is served here. Not on a coroutine, since it is laid out at once.
+    pub fn new(scoreboard: Scoreboard, row: Row, describes: bool) -> Self {
+        if describes {
+            document::docs();
+        }
+        Admin {
+            scoreboard,
+            row,
+            describes,
+        }
     }
 
     /// Answers with what `render` makes of how the server is.
@@ -58,7 +78,7 @@ impl Admin {
 }
 
 /// What the head asks for.
-fn route(head: &Head<'_>) -> Result<Call, Box<Response>> {
+fn route(head: &Head<'_>, describes: bool) -> Result<Call, Box<Response>> {
     let Target::Path { path, .. } = head.target else {
         return Err(Box::new(plain(404, "ask for a path")));
     };
@@ -66,6 +86,9 @@ fn route(head: &Head<'_>) -> Result<Call, Box<Response>> {
         "/metrics" => Call::Metrics(negotiation::choose(head.accept)),
         "/status.json" => Call::Status,
         "/healthz" => Call::Alive,
+        "/openapi.json" if describes => Call::Document(Document::OpenApi),
+        "/docs" if describes => Call::Document(Document::Page),
+        "/docs.css" if describes => Call::Document(Document::Style),
         _ => Call::File(page::file(path).ok_or_else(|| {
             Box::new(plain(
                 404,
@@ -98,7 +121,7 @@ impl Service for Admin {
 
     fn admit(&self, head: &Head<'_>, _: &RequestId) -> Result<Call, Box<Response>> {
         self.row.count(Counter::AdminRequests);
-        route(head).map_err(|refused| Box::new(dress(*refused)))
+        route(head, self.describes).map_err(|refused| Box::new(dress(*refused)))
     }
 
     fn answer(&self, call: Call, _: &[u8], _: &Context) -> Response {
@@ -109,6 +132,13 @@ impl Service for Admin {
             }),
             Call::Status => self.show(JSON, Snapshot::to_json),
             Call::Alive => Response::new(200).body(JSON, "{\"status\":\"alive\"}"),
+            Call::Document(Document::OpenApi) => Response::new(200).body(JSON, document::openapi()),
+            Call::Document(Document::Page) => Response::new(200)
+                .body("text/html; charset=utf-8", document::docs())
+                .header("Content-Security-Policy", document::POLICY),
+            Call::Document(Document::Style) => {
+                Response::new(200).body("text/css; charset=utf-8", document::style())
+            }
         })
     }
 
@@ -133,7 +163,7 @@ mod tests {
     fn asked(line: &str) -> Result<Call, u16> {
         let text = format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let head = head::parse(text.as_bytes(), &Limits::default()).expect("a good head");
-        route(&head).map_err(|refused| refused.status())
+        route(&head, false).map_err(|refused| refused.status())
     }
 
     #[test]
@@ -158,11 +188,11 @@ mod tests {
     #[test]
     fn what_the_master_has_not_told_is_not_made_up() {
         let board = Scoreboard::new().expect("shared memory");
-        let admin = Admin::new(board, board.row(0));
+        let admin = Admin::new(board, board.row(0), false);
         let ask = |admin: &Admin| admin.answer(Call::Status, &[], &Context::default());
         assert_eq!(ask(&admin).status(), 503);
         let board = snapshot::tests::board();
-        let admin = Admin::new(board, board.row(0));
+        let admin = Admin::new(board, board.row(0), false);
         assert_eq!(ask(&admin).status(), 200);
         board.silence();
         assert_eq!(ask(&admin).status(), 503);

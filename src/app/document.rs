@@ -16,7 +16,7 @@ const OPENAPI: &str = include_str!("../../web/openapi.json");
 const STYLE: &str = include_str!("../../web/docs.css");
 
 /// What the page may load: its style sheet, its icon, and no script.
-const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
+pub const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
 /// The API in OpenAPI 3.1, as JSON.

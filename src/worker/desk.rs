@@ -107,9 +107,10 @@ impl Desk {
         scoreboard: Scoreboard,
         row: Row,
         turnstile: Arc<Turnstile>,
+        describes: bool,
     ) -> Self {
         let door = Door {
-            service: Admin::new(scoreboard, row),
+            service: Admin::new(scoreboard, row, describes),
             limits: LIMITS,
             patience: PATIENCE,
             watch: Arc::new(Watch::default()),

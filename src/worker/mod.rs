@@ -350,7 +350,8 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lobby.clone(),
         turnstile.clone(),
     ));
-    let desk = admin.map(|socket| Desk::new(socket, scoreboard, row, turnstile.clone()));
+    let describes = config.api_docs == ApiDocs::Admin;
+    let desk = admin.map(|socket| Desk::new(socket, scoreboard, row, turnstile.clone(), describes));
     let desk = desk.map(Arc::new);
     start_vital(last_words::listen).map_err(failed("can't start its scheduler"))?;
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
