@@ -152,6 +152,11 @@ fn openmetrics_is_for_who_asks_for_it() {
         };
         client.call(&request).expect("an answer").expect(200)
     };
+    // It is told from the worker's first look at itself on.
+    wait_until(PATIENCE, "the worker's memory to be told", || {
+        let text = scrape(None).text().to_owned();
+        text.contains("canvas_cluster_worker_resident_memory_bytes{")
+    });
     let plain = scrape(None);
     assert_eq!(plain.header("content-type"), Some(PROMETHEUS));
     let plain = Exposition::read(plain.text(), Format::Prometheus);
