@@ -337,8 +337,14 @@ impl<S: Service> Siblings<S> {
                 self.take(listener, gate, || true);
             }
         }
-        // Held on to, they would stay open after all who serve them have left.
+        // Held on to, they would stay open after all who serve them have left. Those of an address that goes are attended to by
+        // fewer and fewer, and this worker may be the last to know them.
         if !gate.is_open() {
+            for listener in listeners.iter() {
+                while gate.is_closing(Close::WhenEmpty)
+                    && self.take(listener, gate, || true) == TURN as usize
+                {}
+            }
             listeners.clear();
         }
     }
