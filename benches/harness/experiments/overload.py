@@ -44,7 +44,8 @@ def run(bench):
 def text(data):
     parts = [f"A constant rate of so many times what the server answers at most when asked in a closed loop (its capacity), from "
              f"{CONNECTIONS:,} connections, without a cache. GETs come from a database that waits {A_ROW * 1000:g} ms for each row in each "
-             "of its connections, so that it is what there is not enough of, and not the processors, which the generator shares; POSTs go "
+             "of its connections, so that it is what there is not enough of, and not the processors, which the generator shares; what each can do "
+             "is then a matter of how many connections it comes with (this server: 4 a worker), and only what becomes of it counts. POSTs go "
              "to one that is as fast as it can be. *Goodput* is answers of 2xx a second; latencies count from when a request "
              "should have been sent, apart for what was answered and for what was refused; so they hold what the generator itself "
              "was late. What it could not send, since all connections waited for answers or the processors had no time for it, "
