@@ -74,8 +74,16 @@ pub fn close_inherited(keep: &[RawFd]) -> io::Result<()> {
 
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: closing descriptors can't touch memory. Rust objects that own them must never be used or
-    // dropped again: callers are forked children that leave by exit and only hold what they kept.
-    let result = unsafe { nix::libc::close_range(first as u32, last as u32, 0) };
+    // dropped again: callers are forked children that leave by exit and only hold what they kept. By its number, since the C
+    // library has known it by name only since glibc 2.34.
+    let result = unsafe {
+        nix::libc::syscall(
+            nix::libc::SYS_close_range,
+            first as nix::libc::c_uint,
+            last as nix::libc::c_uint,
+            0 as nix::libc::c_uint,
+        )
+    };
     if result == 0 {
         Ok(())
     } else {
