@@ -283,8 +283,8 @@ step "a public address, by a reload under load, and a restart"
 start_load
 configure 'listen = "0.0.0.0:1121"'
 systemctl reload canvas-cluster || fail "a reload to a wider address fails"
-# Who comes in the moment in which the last socket of an address is closed is reset.
-stop_load $IN_FLIGHT
+# Who comes in the moment in which a socket of an address is closed for good is reset.
+stop_load $((IN_FLIGHT * WORKERS))
 start_load
 systemctl restart canvas-cluster || fail "a restart on the wider address fails"
 systemctl reload canvas-cluster || fail "a reload with a token that systemd passes fails"
@@ -292,7 +292,7 @@ stop_load
 start_load
 configure
 systemctl restart canvas-cluster || fail "a restart to the narrower address fails, beside the sockets that are kept"
-stop_load $IN_FLIGHT
+stop_load $((IN_FLIGHT * WORKERS))
 property_is NFileDescriptorStore 2 || fail "systemd keeps $(property NFileDescriptorStore) sockets"
 [[ $(write) == 401 ]] || fail "a write without the token is answered $(write)"
 systemctl stop canvas-cluster
