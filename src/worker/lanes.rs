@@ -54,6 +54,8 @@ pub struct Lanes {
     waiting: Condvar,
     /// For the lane that asks Redis.
     looking: Condvar,
+    /// For lanes that are not needed yet.
+    joining: Condvar,
     /// For lanes that the database has no connection for.
     spare: Condvar,
     /// How many lanes the database has a connection for.
@@ -116,6 +118,7 @@ impl Lanes {
             queues: Mutex::new(Queues::counted_in(row)),
             waiting: Condvar::new(),
             looking: Condvar::new(),
+            joining: Condvar::new(),
             spare: Condvar::new(),
             allowed: AtomicUsize::new(allowed),
             share,
@@ -161,14 +164,11 @@ impl Lanes {
         Ok(())
     }
 
-    /// Opens the connections of `count` lanes before there is a request to wait for them: the first ones of a new worker would
-    /// be slow otherwise, at each reload. A database that is away is waited for a moment only.
-    pub fn warm_up(&self, count: usize) {
-        let deadline = Deadline::after(WARM_UP);
-        self.store.warm_up(1, deadline);
+    /// Opens the connection of the first lane before there is a request to wait for it: the first ones of a new worker would be slow
+    /// otherwise, at each reload. A database that is away is waited for a moment only.
+    pub fn warm_up(&self) {
+        self.store.warm_up(1, Deadline::after(WARM_UP));
         self.learn_share();
-        let allowed = self.allowed.load(Ordering::Relaxed);
-        self.store.warm_up(count.min(allowed), deadline);
     }
 
     /// Wakes the coroutines whose answers are there, for ever. Runs on a coroutine itself, so that each of those
@@ -193,23 +193,32 @@ impl Lanes {
                 coroutine::park();
             }
             let queues = lock(&self.queues);
-            let (now, due) = (Instant::now(), self.is_due(&queues));
-            let look_up = queues.lookups_are_due(now);
-            drop(queues);
-            if due {
-                self.waiting.notify_one();
-            }
+            let look_up = queues.lookups_are_due(Instant::now());
+            self.call_lane(queues);
             if look_up {
                 self.looking.notify_one();
             }
         }
     }
 
-    /// Whether a lane that is free has something to do. One that finds nothing was woken for nothing, which costs as much as a job.
-    fn is_due(&self, queues: &Queues) -> bool {
+    /// Since when the oldest job waits for which a call may begin, and of what kind it is.
+    fn due(&self, queues: &Queues, now: Instant) -> Option<(Instant, Kind)> {
         let lanes = self.allowed.load(Ordering::Relaxed);
-        let due = queues.due(Instant::now(), self.store.grouping(), lanes);
-        due.is_some()
+        queues.due(now, self.store.grouping(), lanes)
+    }
+
+    /// Wakes a lane that is free, if there is something to do: one that finds nothing costs as much as a job. If none is free, one
+    /// that has not joined sees whether it should.
+    fn call_lane(&self, mut queues: MutexGuard<'_, Queues>) {
+        if self.due(&queues, Instant::now()).is_none() {
+            return;
+        }
+        let more = queues.muster.alert();
+        drop(queues);
+        match more {
+            true => self.joining.notify_one(),
+            false => self.waiting.notify_one(),
+        }
     }
 
     fn ring_soon(&self) {
@@ -243,11 +252,7 @@ impl Lanes {
             late.extend(queues.give_up(&Failure::Store(why)));
         }
         // Whoever came while a call had just begun, and nobody after them, waits for its end no longer than this.
-        let ring = self.is_due(&queues);
-        drop(queues);
-        if ring {
-            self.waiting.notify_one();
-        }
+        self.call_lane(queues);
         self.wake(late.into_iter());
     }
 
@@ -315,6 +320,7 @@ impl Lanes {
 
     /// One lane's life.
     fn run(&self, number: usize) {
+        self.join(number);
         loop {
             self.wait_for_share(number);
             match self.next_task() {
@@ -339,14 +345,25 @@ impl Lanes {
             return;
         }
         // What waited for the end of this call is another lane's.
-        let due = self.is_due(&queues);
-        drop(queues);
-        if due {
-            self.waiting.notify_one();
-        }
+        self.call_lane(queues);
         if let Some(redis) = &self.redis {
             // A panic costs a fill and not the lane, as in `guard`.
             let _ = catch_unwind(AssertUnwindSafe(|| redis.fill(&fills)));
+        }
+    }
+
+    /// Holds a lane back until it is time to join, or those that have joined don't do.
+    fn join(&self, number: usize) {
+        loop {
+            self.wait_for_share(number);
+            let mut queues = lock(&self.queues);
+            let now = Instant::now();
+            let due = self.due(&queues, now).map(|(since, _)| since);
+            let wait = queues.muster.joins_in(number, due, now);
+            if wait.is_zero() {
+                return;
+            }
+            drop(self.joining.wait_timeout(queues, wait));
         }
     }
 
@@ -379,19 +396,14 @@ impl Lanes {
             if queues.breaker.claim_probe(now) {
                 return Task::Probe;
             }
-            let grouping = self.store.grouping();
-            let lanes = self.allowed.load(Ordering::Relaxed);
-            if let Some(kind) = queues.due(now, grouping, lanes) {
-                let batch = queues.take(now, kind, grouping, &mut refused);
+            if let Some((_, kind)) = self.due(&queues, now) {
+                let batch = queues.take(now, kind, self.store.grouping(), &mut refused);
                 // What this call does not take is another lane's, if that may begin one.
-                let more = self.is_due(&queues);
-                drop(queues);
-                if more {
-                    self.waiting.notify_one();
-                }
+                self.call_lane(queues);
                 self.wake(refused.into_iter());
                 return Task::Batch(batch);
             }
+            queues.muster.rest();
             queues = match queues.breaker.until_probe(now) {
                 Some(pause) => {
                     let (queues, _) = self
@@ -405,6 +417,7 @@ impl Lanes {
                     .wait(queues)
                     .unwrap_or_else(PoisonError::into_inner),
             };
+            queues.muster.rise();
         }
     }
 
@@ -623,11 +636,7 @@ impl Lanes {
                 let job = job.turn_into(now, |shoe_id| Missing { shoe_id, lookup });
                 woken.extend(queues.push_missing(job));
             }
-            let due = self.is_due(&queues);
-            drop(queues);
-            if due {
-                self.waiting.notify_one();
-            }
+            self.call_lane(queues);
         }
         self.wake(woken.into_iter());
     }

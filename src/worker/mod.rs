@@ -13,6 +13,7 @@ mod flights;
 mod hearing;
 mod lanes;
 mod last_words;
+mod muster;
 pub mod needs;
 mod overload;
 mod pacing;
@@ -314,7 +315,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     lanes
         .start(config.lanes)
         .map_err(failed("can't start its lanes"))?;
-    lanes.warm_up(config.lanes);
+    lanes.warm_up();
     let (open_files, _) = getrlimit(Resource::RLIMIT_NOFILE)
         .map_err(|error| format!("can't read its limit on open files: {error}"))?;
     // The master has told if they are fewer than configured.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use may::coroutine::{self, Coroutine};
 
 use super::breaker::Breaker;
+use super::muster::Muster;
 use super::overload::{BatchSize, Shedder};
 use super::pacing::Pacing;
 use super::waiter::{Abandon, Pending, Waiter};
@@ -293,8 +294,7 @@ impl Tally {
     }
 }
 
-/// All that waits, and whether it makes sense to wait.
-#[derive(Default)]
+/// All that waits, whether it makes sense to wait, and who is there to do it.
 pub struct Queues {
     lookups: Line<i32, Bytes>,
     shoes: Line<Missing, Bytes>,
@@ -303,6 +303,22 @@ pub struct Queues {
     writes: Line<Change, Changed>,
     tally: Tally,
     pub breaker: Breaker,
+    pub muster: Muster,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Queues {
+            lookups: Line::default(),
+            shoes: Line::default(),
+            rows: Line::default(),
+            pings: Line::default(),
+            writes: Line::default(),
+            tally: Tally::default(),
+            breaker: Breaker::default(),
+            muster: Muster::new(Instant::now()),
+        }
+    }
 }
 
 /// A job that was refused on arrival is dropped: its coroutine has not parked yet, and gets the failure right away.
@@ -393,9 +409,9 @@ impl Queues {
         self.lookups.due(now, 1).is_some()
     }
 
-    /// What the store is to be asked next, if a call may begin now: the kind whose oldest job waits longest. `lanes` is how many
-    /// may ask.
-    pub fn due(&self, now: Instant, grouping: Grouping, lanes: usize) -> Option<Kind> {
+    /// What the store is to be asked next, if a call may begin now: the kind whose oldest job waits longest, and since when that
+    /// waits. `lanes` is how many may ask.
+    pub fn due(&self, now: Instant, grouping: Grouping, lanes: usize) -> Option<(Instant, Kind)> {
         // Writes that wait for a lock leave one lane for reads. Where one commit takes all of them, two would wait for each other.
         let writers = match grouping {
             Grouping::All => 1,
@@ -410,9 +426,7 @@ impl Queues {
         let waiting = kinds
             .into_iter()
             .filter_map(|(oldest, kind)| Some((oldest?, kind)));
-        waiting
-            .min_by_key(|(oldest, _)| *oldest)
-            .map(|(_, kind)| kind)
+        waiting.min_by_key(|(oldest, _)| *oldest)
     }
 
     /// The next batch for the store, of a kind that is due. Whoever takes it says so by [`Queues::ended`] when the call has ended.
