@@ -47,8 +47,8 @@ fn mapping(line: &str) -> Option<(u64, u64, &str)> {
 #[track_caller]
 fn assert_shallow(worker: i32) {
     let stacks = stacks(worker);
-    // The worker keeps 256 of them: fewer would mean that this test no longer knows a stack when it sees one.
-    assert!(stacks.len() >= 200, "{} stacks in smaps", stacks.len());
+    // The worker has 16 of them from its start: fewer would mean that this test no longer knows a stack when it sees one.
+    assert!(stacks.len() >= 16, "{} stacks in smaps", stacks.len());
     let deepest = stacks.into_iter().max().unwrap_or(0);
     println!("the deepest stack held {deepest} KiB of {STACK_KIB}");
     assert!(
@@ -230,9 +230,10 @@ fn address_space(pid: i32) -> u64 {
 #[test]
 fn without_stacks_connections_wait_and_others_are_served() {
     const HEAD: &[u8] = b"GET /api/images/?shoe_id=7 HTTP/1.1\r\nHost: a\r\n";
-    // The worker keeps 256 stacks in reserve.
     const CROWD: usize = 600;
     const ROOM: u64 = 64;
+    // Fewer than have a stack.
+    const STAY: usize = ROOM as usize / 2;
     let _machine = alone();
     raise_own_limit(CROWD as u64 + 1000);
     let backend = Backend::sqlite();
@@ -283,7 +284,7 @@ fn without_stacks_connections_wait_and_others_are_served() {
 
     // Some leave: those who waited get their stacks, and so does one who came back from the lobby.
     let mut last = crowd.split_off(CROWD - 100);
-    crowd.truncate(100);
+    crowd.truncate(STAY);
     sleeper.get(&list_target(7)).expect("an answer").expect(200);
     for client in crowd.iter_mut().chain(&mut last) {
         client.send_raw(b"\r\n").expect("the rest of the head");

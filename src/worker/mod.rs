@@ -89,6 +89,10 @@ const STACK_WORDS: usize = 16 * 1024;
 /// Stacks that are kept for the next connection.
 const SPARE_STACKS: usize = 256;
 
+/// Stacks that are made before there is one. The runtime makes as many at its start as it is to keep then, and each is mapped,
+/// protected and touched: all of them were a quarter of what the start of a worker takes, at each reload.
+const FIRST_STACKS: usize = 16;
+
 /// How many shoes the embedded database is born with.
 const DEMO_SHOES: u32 = 1000;
 
@@ -325,7 +329,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     may::config()
         .set_workers(1)
         .set_stack_size(STACK_WORDS)
-        .set_pool_capacity(SPARE_STACKS)
+        .set_pool_capacity(FIRST_STACKS)
         .set_worker_pin(false);
     let lobby = Arc::new(Lobby::new(watch.clone(), row).map_err(failed("can't make its lobby"))?);
     let turnstile = Arc::new(Turnstile::new().map_err(failed("can't make its turnstile"))?);
@@ -355,6 +359,8 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let desk = admin.map(|socket| Desk::new(socket, scoreboard, row, turnstile.clone(), describes));
     let desk = desk.map(Arc::new);
     start_vital(last_words::listen).map_err(failed("can't start its scheduler"))?;
+    // It asks how many to keep whenever a stack comes back.
+    may::config().set_pool_capacity(SPARE_STACKS);
     start_vital(move || turnstile.attend()).map_err(failed("can't attend its turnstile"))?;
     let (returning, readmitting, attended) = (door.clone(), gate.clone(), lobby.clone());
     start_vital(move || accept::readmit(&readmitting, &attended, &returning))
