@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::control::status;
@@ -129,6 +132,44 @@ fn a_worker_that_hangs_is_ended_and_replaced() {
         workers.len() == 2 && !workers.contains(&hung)
     });
     assert_all_are_answered(&server);
+}
+
+/// Whom the kernel holds, as on a disk that does not answer, SIGKILL ends late or never. The dead whom a debugger has not waited for
+/// are as good: their parent does not see them die.
+#[test]
+fn a_worker_that_does_not_die_is_gone_on_without() {
+    let backend = Backend::sqlite();
+    let mut server = backend
+        .canvas()
+        .workers(2)
+        .args(["--hang-timeout", "1s"])
+        .start();
+    for known in ["hangs", "killing worker", "does not die"] {
+        server.allow(known);
+    }
+    let held = *server.workers().first().expect("a worker");
+    // Its backtrace.
+    server.allow(&format!("[{held}]"));
+    let tracee = Pid::from_raw(held);
+    ptrace::seize(tracee, ptrace::Options::empty()).expect("a worker that is ours to trace");
+    signal(held, Signal::SIGSTOP);
+    let line = server.wait_for_line("was killed and does not die");
+    assert!(line.contains(&format!("(pid {held})")), "{line}");
+    wait_until(PATIENCE, "another worker in its place", || {
+        server.answering_workers().len() == 2
+    });
+    assert_all_are_answered(&server);
+    // Changes wait for it no more.
+    let before = server.answering_workers();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("reloaded: generation 2");
+    assert!(server.answering_workers().is_disjoint(&before));
+    // It was stopped before it was killed, so there is its stop to hear of as well, or only its end.
+    while let Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)) = waitpid(tracee, None) {
+        // It may have died meanwhile.
+        let _ = ptrace::cont(tracee, None);
+    }
+    server.wait_for_line("is dead at last");
 }
 
 #[test]

@@ -108,6 +108,8 @@ struct Child {
     connections_before: u64,
     /// It has reported that it serves.
     ready: bool,
+    /// It was killed and does not die: the plan knows of it no more, but it keeps its row until it is reaped.
+    forsaken: bool,
     /// Its last heartbeat, and at how many looks in a row it was the same.
     beat: u64,
     still: u32,
@@ -453,6 +455,9 @@ impl Master {
                     ));
                 }
                 match end {
+                    _ if child.forsaken => {
+                        log::info!("master: worker {} (pid {pid}) is dead at last", child.slot)
+                    }
                     End::Exit(0) => {
                         log::debug!("master: worker {} (pid {pid}) has finished", child.slot)
                     }
@@ -519,6 +524,7 @@ impl Master {
             }
             Action::Abort(worker) => self.signal(worker, Signal::SIGABRT),
             Action::Kill(worker) => self.kill(worker),
+            Action::Forsake(worker) => self.forsake(worker),
             Action::Degraded { slot } => {
                 log::error!(
                     "master: slot {slot} is degraded: its workers don't get ready, and the lines above say why; the others, or the \
@@ -774,6 +780,27 @@ impl Master {
         self.signal(worker, Signal::SIGKILL);
     }
 
+    /// Goes on without a worker that was killed and does not die. None of its own code runs again, so its writes are settled like
+    /// those of the dead.
+    fn forsake(&mut self, worker: WorkerId) {
+        let Some(child) = self.children.get_mut(&worker) else {
+            return;
+        };
+        log::error!(
+            "master: worker {} (pid {}) was killed and does not die, so the server goes on without it; the kernel holds it, most \
+             likely for a disk or a network file system that does not answer (dmesg tells), and its connections with it; its \
+             threads: {}",
+            child.slot,
+            child.pid,
+            spawn::describe_threads(child.pid)
+        );
+        (child.ready, child.forsaken) = (false, true);
+        match child.row {
+            Some(row) => self.scoreboard.settle_writes_of(self.scoreboard.row(row)),
+            None => self.unite_tables(),
+        }
+    }
+
     fn signal(&self, worker: WorkerId, signal: Signal) {
         let Some(child) = self.children.get(&worker) else {
             return;
@@ -810,7 +837,7 @@ impl Master {
         self.bid_farewell();
         self.admin.close();
         for child in self.children.values() {
-            // Only a start that failed leaves with children alive.
+            // A start that failed leaves with children alive, and any end with those that don't die.
             let _ = kill(child.pid, Signal::SIGKILL);
         }
         if failed {
@@ -914,6 +941,7 @@ fn start_worker(
         requests_before: counted(Counter::Requests),
         connections_before: counted(Counter::Connections),
         ready: false,
+        forsaken: false,
         beat: 0,
         still: 0,
     })

@@ -29,6 +29,10 @@ const HOPELESS_AFTER: u32 = 5;
 /// How much longer than its drain a worker gets before it is killed.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// How long a worker that was killed has to be dead. The kernel holds one longer that sleeps uninterruptibly, as on a disk that does
+/// not answer.
+const BURIAL: Duration = Duration::from_secs(5);
+
 /// A worker process, by the order of its start. Never reused, unlike a pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub u64);
@@ -75,6 +79,8 @@ pub enum Action {
     Abort(WorkerId),
     /// SIGKILL.
     Kill(WorkerId),
+    /// It was killed and does not die: go on without it.
+    Forsake(WorkerId),
     /// The slot's workers don't get ready; it is tried again ever more slowly.
     Degraded { slot: usize },
     /// A degraded slot serves again.
@@ -188,7 +194,7 @@ impl Plan {
 
     /// How long stopping takes at most, with time to spare for the last steps.
     pub fn longest_stop(&self) -> Duration {
-        self.patience.drain + 2 * KILL_GRACE
+        self.patience.drain + 2 * KILL_GRACE + BURIAL
     }
 
     /// Takes over another patience, with a new configuration.
@@ -239,7 +245,7 @@ impl Plan {
                 State::Ready { .. } => Doing::Ready,
                 State::Retiring { .. } => Doing::Retiring,
                 State::Aborting { .. } => Doing::Aborting,
-                State::Killed => Doing::Killed,
+                State::Killed { .. } => Doing::Killed,
             };
             (worker.id, worker.generation, doing)
         })
@@ -277,7 +283,7 @@ impl Plan {
             Event::Died(worker) => self.on_died(worker, now, &mut actions),
             Event::Reload { slots } => self.on_reload(slots),
             Event::Stop => self.on_stop(now, &mut actions),
-            Event::Abort => self.on_abort(&mut actions),
+            Event::Abort => self.on_abort(now, &mut actions),
         }
         self.pursue(now, &mut actions);
         self.slots.truncate(
@@ -294,10 +300,11 @@ impl Plan {
     /// When something is due although nothing happens.
     pub fn next_due(&self) -> Option<Instant> {
         let deadlines = self.workers().filter_map(|worker| match worker.state {
-            State::Starting { until } | State::Retiring { until } | State::Aborting { until } => {
-                Some(until)
-            }
-            State::Ready { .. } | State::Killed => None,
+            State::Starting { until }
+            | State::Retiring { until }
+            | State::Aborting { until }
+            | State::Killed { until } => Some(until),
+            State::Ready { .. } => None,
         });
         let retries = self.slots.iter().filter_map(|slot| slot.retry_at);
         deadlines.chain(retries).min()
@@ -435,7 +442,7 @@ impl Plan {
         let deaths: u32 = self.slots.iter().map(|slot| slot.deaths).sum();
         let hopeless = self.phase == Phase::Starting && !self.has_served;
         if hopeless && deaths >= HOPELESS_AFTER {
-            self.on_abort(actions);
+            self.on_abort(now, actions);
             actions.push(Action::Exit { failed: true });
         }
     }
@@ -456,7 +463,7 @@ impl Plan {
     fn on_stop(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.phase == Phase::Stopping {
             // A second request to stop is one to hurry.
-            self.on_abort(actions);
+            self.on_abort(now, actions);
             return;
         }
         self.phase = Phase::Stopping;
@@ -471,7 +478,7 @@ impl Plan {
                         worker.state = State::Retiring { until };
                     }
                     // It hangs, and hears nothing: what was to end it soon still does.
-                    State::Aborting { .. } | State::Killed => {}
+                    State::Aborting { .. } | State::Killed { .. } => {}
                 }
                 slot.retired.push(worker);
             }
@@ -484,15 +491,16 @@ impl Plan {
         }
     }
 
-    fn on_abort(&mut self, actions: &mut Vec<Action>) {
+    fn on_abort(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let until = now + BURIAL;
         self.phase = Phase::Stopping;
         self.roll = None;
         for slot in &mut self.slots {
             let serving = slot.current.take().into_iter().chain(slot.successor.take());
             slot.retired.extend(serving);
             for worker in &mut slot.retired {
-                if worker.state != State::Killed {
-                    worker.state = State::Killed;
+                if !matches!(worker.state, State::Killed { .. }) {
+                    worker.state = State::Killed { until };
                     actions.push(Action::Kill(worker.id));
                 }
             }

@@ -74,6 +74,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
                 requests_before: 0,
                 connections_before: 0,
                 ready: child.ready,
+                forsaken: false,
                 beat: 0,
                 still: 0,
             },
@@ -287,7 +288,8 @@ fn adopt_scoreboard(handover: &Handover) -> Result<(Scoreboard, OwnedFd, bool), 
 impl Master {
     /// Believes what is cached again, once the last worker is gone whose table is another one.
     pub(super) fn unite_tables(&self) {
-        let strangers = self.children.values().any(|child| child.row.is_none());
+        let strange = |child: &Child| child.row.is_none() && !child.forsaken;
+        let strangers = self.children.values().any(strange);
         if self.scoreboard.is_divided() && !strangers {
             self.scoreboard.unite();
             log::info!(

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::slot::{BACKOFF_FIRST, DEGRADED_AFTER, Slot, State, Worker};
-use super::{Action, KILL_GRACE, Phase, Plan, Roll, Step, WorkerId};
+use super::{Action, BURIAL, KILL_GRACE, Phase, Plan, Roll, Step, WorkerId};
 
 /// What part of the slots is replaced at a time.
 const ROLL_PART: usize = 10;
@@ -14,9 +14,15 @@ pub(super) fn at_a_time(slots: usize) -> usize {
     (slots / ROLL_PART).max(1)
 }
 
+fn has_exit(actions: &[Action]) -> bool {
+    let is_exit = |action: &Action| matches!(action, Action::Exit { .. });
+    actions.iter().any(is_exit)
+}
+
 impl Plan {
     /// Does what is due by itself: spawns, the next step of a roll, kills, the end.
     pub(super) fn pursue(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.forsake_immortal(now, actions);
         self.kill_overdue(now, actions);
         for slot in &mut self.slots {
             slot.retry_at.take_if(|at| *at <= now);
@@ -24,11 +30,7 @@ impl Plan {
         match self.phase {
             Phase::Stopping => {
                 let over = self.workers().next().is_none();
-                if over
-                    && !actions
-                        .iter()
-                        .any(|action| matches!(action, Action::Exit { .. }))
-                {
+                if over && !has_exit(actions) {
                     actions.push(Action::Exit { failed: false });
                 }
             }
@@ -46,6 +48,26 @@ impl Plan {
         }
     }
 
+    /// Takes those for dead that were killed and don't die: nothing of theirs runs any more, and neither the slot nor a reload nor the
+    /// end of the server waits for what holds them.
+    fn forsake_immortal(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let overdue =
+            |worker: &&Worker| matches!(worker.state, State::Killed { until } if until <= now);
+        let immortal: Vec<WorkerId> = self
+            .workers()
+            .filter(overdue)
+            .map(|worker| worker.id)
+            .collect();
+        for id in immortal {
+            // The one before it may have been one death too many of a start.
+            if has_exit(actions) {
+                return;
+            }
+            actions.push(Action::Forsake(id));
+            self.on_died(id, now, actions);
+        }
+    }
+
     fn kill_overdue(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for slot in &mut self.slots {
             let workers = slot
@@ -59,7 +81,9 @@ impl Plan {
                 | State::Aborting { until } = worker.state
                     && until <= now
                 {
-                    worker.state = State::Killed;
+                    worker.state = State::Killed {
+                        until: now + BURIAL,
+                    };
                     actions.push(Action::Kill(worker.id));
                 }
             }

@@ -29,11 +29,22 @@ pub(super) struct Worker {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    Starting { until: Instant },
-    Ready { since: Instant },
-    Retiring { until: Instant },
-    Aborting { until: Instant },
-    Killed,
+    Starting {
+        until: Instant,
+    },
+    Ready {
+        since: Instant,
+    },
+    Retiring {
+        until: Instant,
+    },
+    Aborting {
+        until: Instant,
+    },
+    /// It is dead by then, or forgotten.
+    Killed {
+        until: Instant,
+    },
 }
 
 /// What a worker does, for those who ask.
@@ -81,7 +92,7 @@ impl Slot {
                 worker.state = State::Retiring { until };
                 actions.push(Action::Retire(worker.id));
             }
-            State::Retiring { .. } | State::Aborting { .. } | State::Killed => {}
+            State::Retiring { .. } | State::Aborting { .. } | State::Killed { .. } => {}
         }
         self.retired.push(worker);
     }

@@ -59,7 +59,7 @@ impl Plan {
                     ready: match worker.state {
                         State::Ready { .. } => true,
                         State::Starting { .. } => false,
-                        State::Retiring { .. } | State::Aborting { .. } | State::Killed => {
+                        State::Retiring { .. } | State::Aborting { .. } | State::Killed { .. } => {
                             return None;
                         }
                     },

@@ -718,3 +718,39 @@ fn a_slot_is_vacant_while_its_worker_waits_to_be_replaced() {
     world.feed(Event::Stop);
     assert_eq!(world.vacant(), [0; 0], "nobody is waited for");
 }
+
+/// One that the kernel holds, as on a disk that does not answer, kept its slot dark, each change waiting, and the server from its
+/// end, for good.
+#[test]
+fn who_does_not_die_of_sigkill_is_gone_on_without() {
+    let mut world = World::running(2);
+    assert_eq!(
+        world.feed(Event::Hung(WorkerId(2))),
+        [Action::Abort(WorkerId(2))]
+    );
+    world.now += ABORT_GRACE;
+    assert_eq!(world.feed(Event::Tick), [Action::Kill(WorkerId(2))]);
+    world.now += BURIAL;
+    let actions = world.feed(Event::Tick);
+    assert_eq!(actions[0], Action::Forsake(WorkerId(2)));
+    assert_eq!(spawned(&actions), [(WorkerId(3), 1, false)]);
+    // It dies at last, and that is news to nobody.
+    let before = world.plan.workers().count();
+    assert_eq!(world.feed(Event::Died(WorkerId(2))), []);
+    assert_eq!(world.plan.workers().count(), before);
+}
+
+#[test]
+fn the_end_waits_a_while_for_who_does_not_die_and_no_longer() {
+    let mut world = World::running(1);
+    assert_eq!(
+        world.feed(Event::Abort),
+        [Action::Kill(WorkerId(1))],
+        "and it waits"
+    );
+    world.now += BURIAL;
+    assert_eq!(
+        world.feed(Event::Tick),
+        [Action::Forsake(WorkerId(1)), Action::Exit { failed: false }]
+    );
+}

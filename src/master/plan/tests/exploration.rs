@@ -56,10 +56,10 @@ fn key(watched: &Watched) -> Vec<u64> {
     let plan = &watched.plan;
     let healthy_at = |worker: &Worker| match worker.state {
         State::Ready { since } => Some(since + HEALTHY_AFTER),
-        State::Starting { until } | State::Retiring { until } | State::Aborting { until } => {
-            Some(until)
-        }
-        State::Killed => None,
+        State::Starting { until }
+        | State::Retiring { until }
+        | State::Aborting { until }
+        | State::Killed { until } => Some(until),
     };
     let mut moments: Vec<Instant> = plan.workers().filter_map(healthy_at).collect();
     moments.extend(plan.slots.iter().filter_map(|slot| slot.retry_at));
@@ -79,7 +79,7 @@ fn key(watched: &Watched) -> Vec<u64> {
                 State::Ready { .. } => 2,
                 State::Retiring { .. } => 3,
                 State::Aborting { .. } => 4,
-                State::Killed => 5,
+                State::Killed { .. } => 5,
             };
             let generation = plan.newest + 1 - worker.generation;
             [
@@ -164,6 +164,7 @@ fn explore(start: Watched, depth: usize, and: &[&str]) {
         "Stop",
         "Abort",
         "Kill",
+        "Forsake",
         "Adopt",
         "Reloaded",
         "RejectReload",

@@ -252,6 +252,11 @@ impl Watched {
                 must!(known.life != Life::Killed, "{worker:?} is killed twice");
                 known.life = Life::Killed;
             }
+            Action::Forsake(worker) => {
+                let known = self.living(worker)?;
+                must!(known.life == Life::Killed, "{action:?} of {known:?}");
+                self.workers.remove(&worker);
+            }
             Action::Degraded { slot } => must!(self.degraded.insert(slot), "{action:?} twice"),
             Action::Recovered { slot } => must!(self.degraded.remove(&slot), "{action:?} unsaid"),
             Action::Announce => {
