@@ -138,11 +138,12 @@ fn a_worker_that_hangs_is_ended_and_replaced() {
 /// are as good: their parent does not see them die.
 #[test]
 fn a_worker_that_does_not_die_is_gone_on_without() {
+    let _machine = alone();
     let backend = Backend::sqlite();
     let mut server = backend
         .canvas()
         .workers(2)
-        .args(["--hang-timeout", "1s"])
+        .args(["--hang-timeout", "3s"])
         .start();
     for known in ["hangs", "killing worker", "does not die"] {
         server.allow(known);

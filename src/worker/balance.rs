@@ -1,13 +1,16 @@
 //! Shares of connections. The kernel spreads connections over sockets by a hash, which is uneven for the few long ones of a
 //! load balancer. A worker well above its fair share leaves what waits in its queue to the sibling with the fewest, and
-//! rings that one's bell.
+//! rings that one's bell. Not while its connections are brief: there are many of them then, which a hash spreads well, and
+//! leaving one to a sibling costs as much as a third of serving it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use may::io::{CoIo, WaitIo};
 use nix::errno::Errno;
 
+use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{self, Row, Scoreboard};
 
 /// By how many connections a worker may exceed the mean, at least; a part of the mean is allowed beside it.
@@ -24,6 +27,9 @@ pub struct Balance {
     slot: usize,
     /// One eventfd(2) a slot, shared by all workers: who wants a slot's worker to look around rings it.
     bells: Vec<OwnedFd>,
+    /// How many connections had ended at the last tick, and whether they were brief ones until then.
+    ended: AtomicU64,
+    brief: AtomicBool,
 }
 
 impl Balance {
@@ -33,13 +39,25 @@ impl Balance {
             row,
             slot,
             bells,
+            // The row was another worker's before.
+            ended: AtomicU64::new(ended(row)),
+            brief: AtomicBool::new(false),
         }
+    }
+
+    /// Notes what has ended since the last tick. By Little's law connections live for less than a tick when more of them end in
+    /// one than are open at a time.
+    pub fn tick(&self) {
+        let (open, ended) = (self.row.open(), ended(self.row));
+        let before = self.ended.swap(ended, Ordering::Relaxed);
+        let brief = ended.saturating_sub(before) > open.max(SLACK);
+        self.brief.store(brief, Ordering::Relaxed);
     }
 
     /// Whether this worker should take no more for now. If so, the sibling with the fewest connections has been told.
     pub fn defers(&self) -> bool {
         let own = self.row.open();
-        if own < SLACK {
+        if own < SLACK || self.brief.load(Ordering::Relaxed) {
             return false;
         }
         let now = scoreboard::moment();
@@ -83,6 +101,11 @@ impl Balance {
     }
 }
 
+/// How many connections have ended, of all that had this row.
+fn ended(row: Row) -> u64 {
+    row.counted(Counter::Connections).saturating_sub(row.open())
+}
+
 /// Who should take a connection instead of a worker that has `own`: the one with the fewest, if `own` is well above the
 /// mean. `others` are slots and what they have.
 fn least_loaded(own: u64, others: impl IntoIterator<Item = (usize, u64)>) -> Option<usize> {
@@ -113,6 +136,32 @@ mod tests {
         assert_eq!(least_loaded(18, [(1, 16), (2, 14), (3, 16)]), Some(2));
         assert_eq!(least_loaded(1050, [(1, 1000), (2, 950)]), None);
         assert_eq!(least_loaded(1130, [(1, 1000), (2, 870)]), Some(2));
+    }
+
+    /// A connection for each request is left to the kernel's hash: to pass each on cost a third of what serving it did.
+    #[test]
+    fn brief_connections_are_passed_on_to_nobody() {
+        let board = Scoreboard::new().expect("shared memory");
+        let (own, other) = (board.row(0), board.row(1));
+        for (slot, row) in [own, other].into_iter().enumerate() {
+            row.beat(scoreboard::moment());
+            board.occupy(slot, row);
+        }
+        let bell = || nix::sys::eventfd::EventFd::new().expect("a bell").into();
+        let balance = Balance::new(board, own, 0, vec![bell(), bell()]);
+        let has = |accepted: u64, open: u64| {
+            for _ in own.counted(Counter::Connections)..accepted {
+                own.count(Counter::Connections);
+            }
+            own.set_open(open);
+            balance.tick();
+            balance.defers()
+        };
+        assert!(has(16, 16), "all of them came to one");
+        assert!(has(20, 16), "a few go and come");
+        assert!(!has(60, 16), "more have come and gone than are there");
+        assert!(has(60, 16), "no longer");
+        assert!(!has(60, 0), "they have left at once");
     }
 
     /// However connections arrive, the busiest of four ends at most a quarter above the mean.

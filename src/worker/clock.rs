@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::accept::{Gate, Siblings};
+use super::balance::Balance;
 use super::desk::Desk;
 use super::lanes::Lanes;
 use crate::http::lobby::Lobby;
@@ -24,6 +25,7 @@ pub struct Clock<S> {
     pub lanes: Arc<Lanes>,
     pub gate: Arc<Gate>,
     pub siblings: Arc<Siblings<S>>,
+    pub balance: Arc<Balance>,
     pub desk: Option<Arc<Desk>>,
     pub scoreboard: Scoreboard,
     /// The worker's row of it.
@@ -47,6 +49,7 @@ impl<S: Service> Clock<S> {
             self.lobby.tick();
             self.lanes.expire();
             self.gate.tick();
+            self.balance.tick();
             logging::settle();
             if let Some(desk) = &self.desk {
                 desk.tick();

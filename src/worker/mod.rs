@@ -406,6 +406,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         lanes,
         gate: gate.clone(),
         siblings,
+        balance,
         desk: desk.clone(),
         slot,
         scoreboard,
