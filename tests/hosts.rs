@@ -1,5 +1,7 @@
 //! Several servers over one database and one Redis, as on several hosts: what one writes the others see.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use crate::support::backend::Kind;
@@ -183,6 +185,36 @@ fn what_a_killed_worker_wrote_is_told_to_other_hosts() {
     for server in [&here, &there] {
         wait_until(PATIENCE, "the write to be seen", || shows(server, "1"));
     }
+}
+
+/// Each byte of a message that comes in drips was once a sign of life, so that a host believed what it kept for as long as the
+/// message took.
+#[test]
+fn a_host_whose_messages_trickle_in_keeps_nothing() {
+    // A message is some 80 bytes on the wire: so many drips are 16 seconds.
+    const FAR_LESS: Duration = Duration::from_secs(8);
+    let redis = Redis::private();
+    let relay = Relay::to(redis.port());
+    let mut backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let here = backend.canvas().workers(1).args(FOR_EVER).start();
+    let direct = backend.redis_url.take().expect("a backend with Redis");
+    backend.redis_url = Some(relay.url(&direct, redis.port()));
+    let mut there = backend.canvas().workers(1).args(FOR_EVER).start();
+    there.allow("redis");
+    let id = create(&here, 7, &[("img1", "a")]);
+    wait_until(PATIENCE, "the other host to show the row", || {
+        shows(&there, "a")
+    });
+    relay.trickle();
+    let change = put(id, draft(7, &[("img1", "b")]));
+    here.call(&change).expect(200);
+    let begun = Instant::now();
+    wait_until(PATIENCE, "the other host to show the write", || {
+        shows(&there, "b")
+    });
+    assert!(begun.elapsed() < FAR_LESS, "{:?}", begun.elapsed());
+    relay.heal();
 }
 
 /// A Redis that lets nobody subscribe, as an access list without channels does, was once taken for one that had nothing to tell.

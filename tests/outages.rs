@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::http::Request;
+use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
 use crate::support::redis::{self, Redis};
+use crate::support::relay::Relay;
 use crate::support::shoes::{create, draft, list_target, post, put};
 use crate::support::vigil::{Vigil, answered_by_the_deadline, rounds};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
@@ -319,6 +320,54 @@ fn many_writes_at_once_wait_for_a_frozen_redis_once() {
     redis.thaw();
     let stored = backend.count("SELECT count(*) FROM shoe_images");
     assert_eq!(stored, i64::from(WRITERS));
+}
+
+/// Time-outs were once those of single system calls: a byte now and then held the lane that looks up, with everybody who asked,
+/// and each writer inside of its transaction, for as long as the bytes came.
+#[test]
+fn a_redis_whose_answers_trickle_in_is_waited_for_once() {
+    // One answer, an epoch at least, is some 60 bytes: so many drips are 12 seconds.
+    const FAR_LESS: Duration = Duration::from_secs(6);
+    let redis = Redis::private();
+    let relay = Relay::to(redis.port());
+    let mut backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
+    let direct = backend.redis_url.take().expect("a backend with Redis");
+    backend.redis_url = Some(relay.url(&direct, redis.port()));
+    let mut server = serve(&backend);
+    server.allow("redis");
+    let mut clients = server.one_client_per_worker();
+    for (_, client) in &mut clients {
+        client.get(&list_target(1)).expect("an answer").expect(200);
+    }
+    let asked = |client: &mut Client, request: &Request, status: u16| {
+        let begun = Instant::now();
+        client.call(request).expect("an answer").expect(status);
+        assert!(begun.elapsed() < FAR_LESS, "{:?}", begun.elapsed());
+    };
+    relay.trickle();
+    for (shoe, (_, client)) in (100..).zip(&mut clients) {
+        asked(client, &Request::new("GET", &list_target(shoe)), 200);
+        asked(client, &post(draft(shoe, &[])), 201);
+    }
+    // What could not be told is made up for.
+    relay.heal();
+    let id = create(&server, 7, &[("img1", "a")]);
+    for (_, client) in &mut clients {
+        client.get(&list_target(7)).expect("an answer").expect(200);
+    }
+    relay.trickle();
+    let change = put(id, draft(7, &[("img1", "b")]));
+    asked(&mut clients[0].1, &change, 200);
+    relay.heal();
+    for (worker, client) in &mut clients {
+        let answer = client.get(&list_target(7)).expect("an answer").expect(200);
+        assert_eq!(answer.json()[0]["img1"], "b", "worker {worker}");
+    }
+    wait_until(PATIENCE, "Redis to be filled again", || {
+        server.get(&list_target(7)).expect(200);
+        redis::holds(&direct, r#""img1":"b""#)
+    });
 }
 
 /// A Redis that answers and refuses was once told of the debt by every batch, and told all hosts of it each time.

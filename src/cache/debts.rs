@@ -13,8 +13,9 @@ use redis::{Client, RedisResult};
 
 use super::breaker::Breaker;
 use super::invalidations;
-use super::link::{Link, describe, is_away};
+use super::link::{IO_TIMEOUT, Link, describe, is_away};
 use crate::scoreboard::Scoreboard;
+use crate::store::Deadline;
 
 /// How long to leave Redis alone after it failed.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -49,14 +50,15 @@ impl Debts {
         let Some(debt) = self.scoreboard.redis_debt() else {
             return Ok(());
         };
-        redis::cmd("EVAL")
+        let mut command = redis::cmd("EVAL");
+        command
             .arg(SETTLE)
             .arg(1)
             .arg(&self.epoch_key)
             .arg(link.new_epoch())
             .arg(&self.channel)
-            .arg(invalidations::message_of_everything(&self.scoreboard))
-            .query::<()>(&mut link.connection)?;
+            .arg(invalidations::message_of_everything(&self.scoreboard));
+        link.ask::<()>(&command, Deadline::after(IO_TIMEOUT))?;
         self.scoreboard.settle_redis(debt);
         log::info!(
             "redis: began a new epoch, since a write could not reach it earlier: the cache starts empty"
@@ -111,13 +113,13 @@ impl Debts {
     /// Whether it is one that takes writes, be it that it refuses this one for want of memory: a replica, or one that is not up
     /// yet, answers too.
     fn try_to_write(&self, link: &mut Link) -> RedisResult<()> {
-        let written = redis::cmd("SET")
+        let mut command = redis::cmd("SET");
+        command
             .arg(format!("{}:probe", self.epoch_key))
             .arg("")
             .arg("PX")
-            .arg(1)
-            .query::<()>(&mut link.connection);
-        match written {
+            .arg(1);
+        match link.ask::<()>(&command, Deadline::after(IO_TIMEOUT)) {
             Err(error) if !is_away(&error) => Ok(()),
             written => written,
         }

@@ -7,12 +7,14 @@ use std::thread::Thread;
 use std::time::Duration;
 use std::{io, thread};
 
+use futures_util::StreamExt;
 use redis::{Client, ErrorKind, RedisError, Value};
 
 use super::l1::Trust;
-use super::link::{describe, is_away};
+use super::link::{EventLoop, describe, is_away};
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::generations::Entry;
+use crate::store::Deadline;
 
 /// How long nothing may come before the subscription is asked for a sign of life, and how long that may take. Twice
 /// this is how long a host may go on without hearing.
@@ -109,33 +111,41 @@ fn hear(
     trust: &Trust,
     clerk: &Thread,
 ) -> Result<std::convert::Infallible, RedisError> {
-    let mut connection = client.get_connection_with_timeout(SILENCE)?;
-    connection.set_read_timeout(Some(SILENCE))?;
-    connection.set_write_timeout(Some(SILENCE))?;
-    let mut subscription = connection.as_pubsub();
-    subscription.subscribe(channel)?;
-    // The crate takes a refusal of SUBSCRIBE (an access list without channels) for an answer. Only who has subscribed gets a list
-    // as the answer to PING.
-    if !matches!(
-        subscription.ping::<Value>()?,
-        Value::Array(_) | Value::Push { .. }
-    ) {
-        return Err(RedisError::from((
-            ErrorKind::Client,
-            "refused",
-            "it lets us not subscribe: its access list may want `&*`".to_owned(),
-        )));
-    }
+    let events = EventLoop::new()?;
+    // Complete answers and messages count as signs of life; bytes of one don't.
+    let in_time = || Deadline::after(SILENCE);
+    let mut subscription = events.run(in_time(), async {
+        let mut subscription = client.get_async_pubsub().await?;
+        let subscribed = subscription.subscribe(channel).await;
+        subscribed.map_err(explain_refusal)?;
+        Ok(subscription)
+    })?;
     trust.begin();
     loop {
         call_for(clerk, scoreboard);
-        match subscription.get_message() {
+        let heard = events.run(in_time(), async {
+            let message = subscription.on_message().next().await;
+            message.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset).into())
+        });
+        match heard {
             Ok(message) => heed(&message.get_payload::<String>()?, scoreboard),
             Err(error) if error.is_timeout() => {
-                subscription.ping::<Value>()?;
+                events.run(in_time(), subscription.ping::<Value>())?;
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// An access list without channels is what refuses a client to which all else is allowed.
+fn explain_refusal(error: RedisError) -> RedisError {
+    match error.code() {
+        Some("NOPERM") => RedisError::from((
+            ErrorKind::Client,
+            "refused",
+            "it lets us not subscribe: its access list may want `&*`".to_owned(),
+        )),
+        _ => error,
     }
 }
 

@@ -1,13 +1,23 @@
-//! One connection to Redis with deadlines, and which process it leads to.
+//! One connection to Redis, whose every exchange ends by its deadline, and which process it leads to.
+//!
+//! Why not `redis::Connection`: its time-outs are those of single system calls, so a Redis, or a network, that lets a byte
+//! through now and then holds a lane for as long as it likes. As with `store::postgres::session`, the thread that asks runs
+//! the crate's asynchronous connection and a timer, and whichever is first ends the exchange.
 
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::breaker::Breaker;
-use redis::{Client, Connection, RedisError, RedisResult};
+use crate::store::Deadline;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, RedisResult};
+use tokio::runtime::{Builder, Runtime};
 
-/// How long one exchange with Redis may take. It is a cache on the same network: slower than this is down.
+/// How long one exchange with Redis may take, whatever it consists of. It is a cache on the same network: slower than this is
+/// down.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What stands between an epoch's own part and the process that it began in.
@@ -16,9 +26,53 @@ const OF: char = '@';
 /// How much of a process's name an epoch carries: 64 bits in hexadecimal.
 const RUN_LENGTH: usize = 16;
 
+/// What a connection's bytes move on, while the thread that waits for them is here.
+pub(super) struct EventLoop(Option<Runtime>);
+
+impl EventLoop {
+    /// # Errors
+    /// The kernel has no descriptors left for us.
+    pub(super) fn new() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(EventLoop(Some(runtime)))
+    }
+
+    /// Runs an exchange to its end or to the deadline, whichever is first, however its bytes come.
+    ///
+    /// # Errors
+    /// Those of the exchange; a time-out of ours is one of the connection's.
+    pub(super) fn run<T>(
+        &self,
+        deadline: Deadline,
+        exchange: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        let Some(runtime) = &self.0 else {
+            return Err(io::Error::from(ErrorKind::NotConnected).into());
+        };
+        runtime.block_on(async {
+            match tokio::time::timeout(deadline.left(), exchange).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(io::Error::from(ErrorKind::TimedOut).into()),
+            }
+        })
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // A name look-up may still be under way in a thread of the runtime: don't wait for it.
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A connection, and the process of Redis that it leads to: one that restarts has no connections of before.
 pub(super) struct Link {
-    pub(super) connection: Connection,
+    connection: MultiplexedConnection,
+    events: EventLoop,
+    /// Whether an exchange was left before its end, or found nobody there: what comes next may be the answer to another one.
+    broken: bool,
     /// The beginning of the `run_id` of INFO; empty where INFO is not to be had.
     run: String,
     /// How often the breaker had opened when it was begun.
@@ -26,29 +80,52 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects.
+    /// Connects, by the deadline of one exchange.
     ///
     /// # Errors
     /// Redis does not answer in time, or refuses us.
     pub(super) fn new(client: &Client, breaker: &Breaker) -> RedisResult<Self> {
         let openings = breaker.openings();
-        let mut connection = client.get_connection_with_timeout(IO_TIMEOUT)?;
-        connection.set_read_timeout(Some(IO_TIMEOUT))?;
-        connection.set_write_timeout(Some(IO_TIMEOUT))?;
-        let run = match redis::cmd("INFO")
-            .arg("server")
-            .query::<String>(&mut connection)
-        {
-            Ok(info) => run_of(&info),
-            // An access list may keep it from us.
-            Err(error) if !is_away(&error) => String::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Link {
+        let deadline = Deadline::after(IO_TIMEOUT);
+        let events = EventLoop::new()?;
+        // The crate's own time-outs would only say the same with another timer.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let connection = events.run(
+            deadline,
+            client.get_multiplexed_async_connection_with_config(&config),
+        )?;
+        let mut link = Link {
             connection,
-            run,
+            events,
+            broken: false,
+            run: String::new(),
             openings,
-        })
+        };
+        match link.ask::<String>(redis::cmd("INFO").arg("server"), deadline) {
+            Ok(info) => link.run = run_of(&info),
+            // An access list may keep it from us.
+            Err(error) if !is_away(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(link)
+    }
+
+    /// One command and its answer.
+    ///
+    /// # Errors
+    /// Redis refused, or the connection was lost, or the deadline came first.
+    pub(super) fn ask<T: FromRedisValue>(
+        &mut self,
+        command: &Cmd,
+        deadline: Deadline,
+    ) -> RedisResult<T> {
+        let answer = self
+            .events
+            .run(deadline, command.query_async(&mut self.connection));
+        self.broken |= answer.as_ref().is_err_and(is_away);
+        answer
     }
 
     /// A word that has never been an epoch: the time, 64 random bits for hosts that begin one in the same moment, and
@@ -93,12 +170,11 @@ impl r2d2::ManageConnection for Connector {
     }
 
     fn is_valid(&self, link: &mut Link) -> RedisResult<()> {
-        redis::cmd("PING").query(&mut link.connection)
+        link.ask(&redis::cmd("PING"), Deadline::after(IO_TIMEOUT))
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        use redis::ConnectionLike;
-        !link.connection.is_open() || link.openings != self.breaker.openings()
+        link.broken || link.openings != self.breaker.openings()
     }
 }
 

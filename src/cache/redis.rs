@@ -22,7 +22,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redis::{Client, RedisResult};
+use redis::{Client, Cmd, RedisResult};
 
 use super::breaker::Breaker;
 use super::debts::Debts;
@@ -31,7 +31,7 @@ use super::l1::Trust;
 use super::link::{Connector, IO_TIMEOUT, Link, Quiet, describe, is_away};
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::Scoreboard;
-use crate::store::Fence;
+use crate::store::{Deadline, Fence};
 
 /// The age beyond which a read may no longer fill the cache.
 const LEASE_LIFE: Duration = Duration::from_secs(4);
@@ -99,6 +99,8 @@ pub struct RedisCache {
     epoch_key: String,
     ttl: Duration,
     tombstone_life: Duration,
+    /// How long a request may wait for Redis at a time.
+    patience: Duration,
     scoreboard: Scoreboard,
     debts: Arc<Debts>,
     breaker: Arc<Breaker>,
@@ -110,7 +112,7 @@ pub struct RedisCache {
 
 impl RedisCache {
     /// Prepares the cache; connects to nothing yet. `connections` is the most that it will hold, one for each
-    /// lane is enough. `request_timeout` bounds the time from a tombstone to its commit.
+    /// lane is enough. `request_timeout` bounds the time from a tombstone to its commit, and half of it the wait for Redis.
     ///
     /// # Errors
     /// The URL is not one that the redis crate takes; the text does not hold it.
@@ -151,6 +153,8 @@ impl RedisCache {
             epoch_key,
             ttl,
             tombstone_life: request_timeout + TOMBSTONE_MARGIN,
+            // Who finds it silent must still have time for the store.
+            patience: IO_TIMEOUT.min(request_timeout / 2),
             scoreboard,
             debts: Arc::new(debts),
             breaker,
@@ -176,18 +180,20 @@ impl RedisCache {
             self.call_clerk();
             return nothing();
         }
-        let answer = self.attempt(|link| {
+        // One for all that a lookup asks.
+        let deadline = Deadline::after(self.patience);
+        let answer = self.attempt(deadline, |link| {
             let mut command = redis::cmd("MGET");
             command.arg(&self.epoch_key);
             for shoe_id in shoe_ids {
                 command.arg(self.key(*shoe_id));
             }
-            let mut values: Vec<Option<Vec<u8>>> = command.query(&mut link.connection)?;
+            let mut values: Vec<Option<Vec<u8>>> = link.ask(&command, deadline)?;
             let epoch = values.first_mut().and_then(Option::take);
             match epoch {
                 Some(epoch) if link.began(&epoch) => Ok(Some((epoch, values))),
                 old => self
-                    .begin_epoch(link, &old.unwrap_or_default())
+                    .begin_epoch(link, &old.unwrap_or_default(), deadline)
                     .map(|()| None),
             }
         });
@@ -216,25 +222,29 @@ impl RedisCache {
         // A key that is asked for twice would find its own lease in its way.
         missing.sort_unstable();
         missing.dedup();
-        let ticket = self.lease(epoch, missing, begun);
+        let ticket = self.lease(epoch, missing, begun, deadline);
         Lookup { found, ticket }
     }
 
     /// Takes leases, as far as they are to be had.
-    fn lease(&self, epoch: Vec<u8>, missing: Vec<i32>, begun: Instant) -> Option<Ticket> {
+    fn lease(
+        &self,
+        epoch: Vec<u8>,
+        missing: Vec<i32>,
+        begun: Instant,
+        deadline: Deadline,
+    ) -> Option<Ticket> {
         if missing.is_empty() {
             return None;
         }
         let number = self.leases.1.fetch_add(1, Ordering::Relaxed);
         let lease = format!("{}{number}", self.leases.0);
-        let got: Vec<u8> = self.attempt(|link| {
-            let mut command = self.script(LEASE, &missing);
-            command
-                .arg(&lease)
-                .arg([&epoch[..], b":"].concat())
-                .arg(LEASE_LIFE.as_millis() as u64)
-                .query(&mut link.connection)
-        })?;
+        let mut command = self.script(LEASE, &missing);
+        command
+            .arg(&lease)
+            .arg([&epoch[..], b":"].concat())
+            .arg(LEASE_LIFE.as_millis() as u64);
+        let got: Vec<u8> = self.attempt(deadline, |link| link.ask(&command, deadline))?;
         let shoe_ids: Vec<i32> = missing
             .into_iter()
             .zip(got)
@@ -261,14 +271,15 @@ impl RedisCache {
 
     /// Gives a Redis that has no epoch (a new one, or one that evicted it), or that of another process, its own. Of several
     /// that try one wins.
-    fn begin_epoch(&self, link: &mut Link, old: &[u8]) -> RedisResult<()> {
-        redis::cmd("EVAL")
+    fn begin_epoch(&self, link: &mut Link, old: &[u8], deadline: Deadline) -> RedisResult<()> {
+        let mut command = redis::cmd("EVAL");
+        command
             .arg(BEGIN)
             .arg(1)
             .arg(&self.epoch_key)
             .arg(old)
-            .arg(link.new_epoch())
-            .query(&mut link.connection)
+            .arg(link.new_epoch());
+        link.ask(&command, deadline)
     }
 
     /// Fills what lookups missed with what the store answered since, each answer with its lookup: all in one command, since a Redis
@@ -295,7 +306,7 @@ impl RedisCache {
                 .arg([&ticket.epoch[..], b":", &value[..]].concat());
         }
         // One that is held up on its way finds its lease gone.
-        let _ = self.attempt(|link| command.query::<()>(&mut link.connection));
+        let _ = self.tell(&command);
     }
 
     /// Starts to hear of the writes of other hosts, and gives `trust` while it does; and to settle what this host owes.
@@ -326,9 +337,8 @@ impl RedisCache {
         command
             .arg(&self.channel)
             .arg(invalidations::message(&self.scoreboard, shoe_ids));
-        let told = self.attempt(|link| command.query::<()>(&mut link.connection));
         // Told to all once Redis is back.
-        if told.is_none() {
+        if self.tell(&command).is_none() {
             self.scoreboard.owe_redis();
         }
     }
@@ -336,11 +346,7 @@ impl RedisCache {
     /// Sees to it that what Redis holds of these shoes is not believed: somebody wrote to them past this server, as is
     /// known only now.
     pub fn forget(&self, shoe_ids: &[i32]) {
-        let forgotten = self.attempt(|link| {
-            self.script(FORGET, shoe_ids)
-                .query::<()>(&mut link.connection)
-        });
-        if forgotten.is_none() {
+        if self.tell(&self.script(FORGET, shoe_ids)).is_none() {
             self.scoreboard.owe_redis();
         }
     }
@@ -358,15 +364,25 @@ impl RedisCache {
         command
     }
 
+    /// One command whose answer says nothing but that it was carried out. `None` as in [`RedisCache::attempt`].
+    fn tell(&self, command: &Cmd) -> Option<()> {
+        let deadline = Deadline::after(self.patience);
+        self.attempt(deadline, |link| link.ask(command, deadline))
+    }
+
     /// Runs one exchange unless the breaker is open; a failure opens it. `None` if Redis was never asked, said no, or may
     /// have carried the commands out without our hearing of it.
-    fn attempt<T>(&self, exchange: impl FnOnce(&mut Link) -> RedisResult<T>) -> Option<T> {
+    fn attempt<T>(
+        &self,
+        deadline: Deadline,
+        exchange: impl FnOnce(&mut Link) -> RedisResult<T>,
+    ) -> Option<T> {
         let mut link = loop {
             if self.breaker.is_open() {
                 return None;
             }
             let openings = self.breaker.openings();
-            match self.pool.get() {
+            match self.pool.get_timeout(deadline.left()) {
                 Ok(link) if link.openings == self.breaker.openings() => break link,
                 // Begun before Redis was away: the pool drops it.
                 Ok(_) => {}
@@ -409,9 +425,7 @@ impl Fence for RedisCache {
         if shoe_ids.is_empty() {
             return;
         }
-        let command = self.tombstones(shoe_ids);
-        let raised = self.attempt(|link| command.query::<()>(&mut link.connection));
-        if raised.is_none() {
+        if self.tell(&self.tombstones(shoe_ids)).is_none() {
             self.scoreboard.owe_redis();
         }
     }

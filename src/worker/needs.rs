@@ -4,8 +4,8 @@ pub use super::accept::TURNED_AWAY;
 use super::desk;
 use crate::config::{Admin, Config};
 
-/// Descriptors of a lane: its database connection with its event loop, or SQLite's three files and a journal, and its
-/// connection to Redis; twice, for one that is replaced while it is still open.
+/// Descriptors of a lane: its database connection with its event loop (four), or SQLite's three files and a journal, and its
+/// connection to Redis with its event loop (four); twice, for one that is replaced while it is still open.
 const DESCRIPTORS_A_LANE: u64 = 16;
 
 /// Descriptors besides connections, listeners and lanes: standard ones, the scoreboard, the master's channel, signals,

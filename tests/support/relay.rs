@@ -1,5 +1,5 @@
 //! A network between the server and its database, for tests to break: packets vanish without a word, connections are
-//! reset, or exactly the answer to one question is lost.
+//! reset, exactly the answer to one question is lost, or answers come byte by byte.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,11 +7,15 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How often a quiet connection looks whether the network has changed, in milliseconds.
 const LOOK: u16 = 10;
+
+/// How long the next byte of a trickle lets itself be waited for: less than any time-out of a single read.
+const DRIP: Duration = Duration::from_millis(200);
 
 /// A relay to a port of this host. Its threads end with it.
 pub struct Relay {
@@ -37,6 +41,8 @@ enum Weather {
     Hole,
     /// The answer to the first question that holds these bytes is lost, and its connection reset. Then it is fair again.
     LoseAnswerTo(Vec<u8>),
+    /// What is asked arrives, and answers come byte by byte, each in time and all of them far too late.
+    Trickle,
     Over,
 }
 
@@ -90,6 +96,10 @@ impl Relay {
 
     pub fn swallow_everything(&self) {
         self.network.set(Weather::Hole);
+    }
+
+    pub fn trickle(&self) {
+        self.network.set(Weather::Trickle);
     }
 
     pub fn heal(&self) {
@@ -162,6 +172,13 @@ impl Network {
                         return reset(client);
                     }
                 }
+                Weather::Trickle if answered => {
+                    if !pass(&mut server, &mut client, &mut buffer[..1]) {
+                        return;
+                    }
+                    thread::sleep(DRIP);
+                    continue;
+                }
                 _ if asked && !pass(&mut client, &mut server, &mut buffer) => return,
                 _ => {}
             }
@@ -203,5 +220,5 @@ fn pass(from: &mut TcpStream, to: &mut TcpStream, buffer: &mut [u8]) -> bool {
 /// Closes a connection so that the other end is reset.
 fn reset(stream: TcpStream) {
     let socket = socket2::Socket::from(stream);
-    let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+    let _ = socket.set_linger(Some(Duration::ZERO));
 }
