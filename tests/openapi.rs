@@ -187,6 +187,7 @@ fn every_declared_answer_is_given_and_no_other() {
     a_database_that_is_away(&mut survey);
     a_database_that_forbids(&mut survey);
     a_database_that_fails(&mut survey);
+    a_shoe_with_too_many_rows(&mut survey);
     commits_that_are_lost(&mut survey);
     origins_that_are_let_in(&mut survey);
 
@@ -598,6 +599,60 @@ fn a_database_that_fails(survey: &mut Survey) {
          CREATE VIEW shoe_images AS SELECT * FROM stored WHERE fails()",
     );
     ask_all(survey, &server, 500, "internal");
+    server.stop();
+}
+
+/// A million rows of one shoe were once one answer, in each cache that it came by.
+fn a_shoe_with_too_many_rows(survey: &mut Survey) {
+    let backend = Backend::on(Postgres::shared(), None);
+    backend.migrate();
+    let mut server = backend.serve(1);
+    server.allow("more than 1000 rows");
+    let rows = |count: u32| {
+        format!("INSERT INTO shoe_images (shoe_id) SELECT 7 FROM generate_series(1, {count})")
+    };
+    backend.execute(&rows(1001));
+    for list in [LIST, ("HEAD", "/api/images/")] {
+        let operation = Operation::new(list.0, list.1);
+        let answer = survey.send(&server, &operation, &good(&operation).bytes(), 500);
+        if list == LIST {
+            assert_eq!(answer.problem(500).kind, "/problems/too-many-rows");
+        }
+    }
+    for path in PAGES {
+        let operation = Operation::new("GET", path);
+        let answer = survey.send(&server, &operation, &good(&operation).bytes(), 500);
+        assert_eq!(answer.header("content-type"), Some(HTML), "{answer}");
+    }
+    // However many there are, whoever is asked for along with them has an answer.
+    backend.execute(&rows(10_000));
+    backend.execute("INSERT INTO shoe_images (shoe_id) VALUES (8)");
+    let mut clients: Vec<Client> = (0..32).map(|_| server.connect()).collect();
+    for (number, client) in (0..).zip(&mut clients) {
+        let request = Request::new("GET", &list_target(7 + number % 2));
+        client.send_raw(&request.bytes()).expect("a request");
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.receive(true).expect("an answer");
+        match number % 2 {
+            0 => drop(answer.problem(500)),
+            _ => assert_eq!(answer.expect(200).json().as_array().map(Vec::len), Some(1)),
+        }
+    }
+    // Each of them is there by itself; and once there are few enough, so is the list.
+    for id in 1..=2 {
+        server.get(&format!("/api/images/{id}")).expect(200);
+        let delete = Request::new("DELETE", &format!("/api/images/{id}"));
+        server.call(&delete).expect(204);
+    }
+    server.get(&list_target(7)).problem(500);
+    backend.execute("DELETE FROM shoe_images WHERE shoe_id = 7 AND id > 1003");
+    // Written past the server, and never kept.
+    backend.execute("DELETE FROM shoe_images WHERE id = 1002");
+    let answer = server.get(&list_target(7)).expect(200).json();
+    let ids = answer.as_array().expect("an array").iter();
+    let ids: Vec<i64> = ids.filter_map(|row| row["id"].as_i64()).collect();
+    assert_eq!(ids, [(3..=1001).collect(), vec![1003]].concat());
     server.stop();
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::http::response::Response;
-use crate::store::StoreError;
+use crate::store::{MAX_ROWS, StoreError};
 
 /// A kind of problem: what stays the same each time it occurs.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +44,7 @@ kinds! {
     EXPECTATION_FAILED = "expectation-failed", 417, "The expectation is not one that can be met";
     HEAD_TOO_LARGE = "head-too-large", 431, "The header fields are too large or too many";
     INTERNAL = "internal", 500, "The server made a mistake";
+    TOO_MANY_ROWS = "too-many-rows", 500, "The shoe has more rows than are answered";
     NOT_IMPLEMENTED = "not-implemented", 501, "The server does not know this";
     OVERLOADED = "overloaded", 503, "The server has more to do than it can";
     STORE_UNAVAILABLE = "store-unavailable", 503, "The database does not answer";
@@ -146,6 +147,8 @@ pub fn of_failure(failure: &Failure) -> Response {
             StoreError::Refused(_) => STORE_REFUSES.detail("it is full, read-only or locked; nothing was changed"),
             StoreError::OutcomeUnknown(_) => OUTCOME_UNKNOWN
                 .detail("the connection to the database was lost during the commit; read before writing again"),
+            StoreError::TooManyRows(_) => TOO_MANY_ROWS
+                .detail(&format!("it has more than {MAX_ROWS}; each is still at /api/images/{{id}}, and may be deleted there")),
             StoreError::Failed(_) => INTERNAL.detail("the database answered with an error; nothing was changed"),
         },
     }

@@ -322,11 +322,12 @@ impl Call {
     }
 }
 
-/// Names the requests that somebody may ask about: those that the database answered with an error, and writes of which
-/// nobody knows whether they happened. Outages concern all requests, and are told once by the lanes.
+/// Names the requests that somebody may ask about: those that the database answered with an error, or with too much, and writes of
+/// which nobody knows whether they happened. Outages concern all requests, and are told once by the lanes.
 fn tell(failure: &Failure, context: &Context) {
     if let Failure::Store(error) = failure
-        && let StoreError::Failed(_) | StoreError::OutcomeUnknown(_) = **error
+        && let StoreError::Failed(_) | StoreError::OutcomeUnknown(_) | StoreError::TooManyRows(_) =
+            **error
     {
         log::warn!(
             request_id = context.id.as_str(),

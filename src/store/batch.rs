@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::ShoeImages;
+use super::{MAX_ROWS, PAGE_ROWS, ShoeImages};
 
 /// Each key once, in ascending order: what the query is asked with.
 pub(super) fn distinct(keys: &[i32]) -> Vec<i32> {
@@ -13,20 +13,50 @@ pub(super) fn distinct(keys: &[i32]) -> Vec<i32> {
     keys
 }
 
+/// The rows of these shoes, which are distinct and ascending, as are the shoes of the rows. `ask` answers [`PAGE_ROWS`] at most: when
+/// it answers as many, the last shoe's may be cut off, and the rest is asked for again.
+pub(super) fn in_pages<E>(
+    shoe_ids: &[i32],
+    ask: impl Fn(&[i32]) -> Result<Vec<ShoeImages>, E>,
+) -> Result<Vec<ShoeImages>, E> {
+    let mut rows = ask(shoe_ids)?;
+    let mut found = Vec::new();
+    let mut left = shoe_ids;
+    while rows.len() >= PAGE_ROWS
+        && let Some(last) = rows.last().and_then(|row| row.shoe_id)
+    {
+        let begin = rows.partition_point(|row| row.shoe_id < Some(last));
+        // Enough to know that it has too many.
+        let known = rows.len() - begin > MAX_ROWS;
+        rows.truncate(if known { begin + MAX_ROWS + 1 } else { begin });
+        found.append(&mut rows);
+        left = &left[left.partition_point(|shoe| *shoe < last || (known && *shoe == last))..];
+        if left.is_empty() {
+            return Ok(found);
+        }
+        rows = ask(left)?;
+    }
+    if found.is_empty() {
+        return Ok(rows);
+    }
+    found.append(&mut rows);
+    Ok(found)
+}
+
 /// Rows by shoe: element `i` of the answer holds the rows of `shoe_ids[i]`, in the order in which they
-/// came. Rows of other shoes are dropped.
+/// came, and one more than [`MAX_ROWS`] at most. Rows of other shoes are dropped.
 pub(super) fn by_shoe(shoe_ids: &[i32], rows: Vec<ShoeImages>) -> Vec<Vec<ShoeImages>> {
     if let [shoe_id] = shoe_ids {
-        return vec![
-            rows.into_iter()
-                .filter(|row| row.shoe_id == Some(*shoe_id))
-                .collect(),
-        ];
+        let own = |row: &ShoeImages| row.shoe_id == Some(*shoe_id);
+        return vec![rows.into_iter().filter(own).take(MAX_ROWS + 1).collect()];
     }
     let mut found: HashMap<i32, Vec<ShoeImages>> = HashMap::with_capacity(shoe_ids.len());
     for row in rows {
         if let Some(shoe_id) = row.shoe_id {
-            found.entry(shoe_id).or_default().push(row);
+            let rows = found.entry(shoe_id).or_default();
+            if rows.len() <= MAX_ROWS {
+                rows.push(row);
+            }
         }
     }
     deal(shoe_ids, found)
@@ -88,5 +118,64 @@ mod tests {
             [Some(2), None, Some(2)]
         );
         assert_eq!(distinct(&[3, 1, 3]), [1, 3]);
+    }
+
+    /// Shoes with so many rows each, from a table that answers a page at a time; the shape of the answer and the number of queries.
+    fn ask_for(shoes: &[(i32, usize)]) -> (Vec<(i32, usize)>, usize) {
+        let asked = std::cell::Cell::new(0);
+        let ids: Vec<i32> = shoes.iter().map(|(shoe, _)| *shoe).collect();
+        let rows = in_pages(&ids, |ids| {
+            asked.set(asked.get() + 1);
+            let rows = shoes.iter().filter(|(shoe, _)| ids.contains(shoe));
+            let rows = rows.flat_map(|(shoe, count)| (0..*count).map(|id| row(id as i32, *shoe)));
+            Ok::<_, ()>(rows.take(PAGE_ROWS).collect())
+        });
+        let answers = by_shoe(&ids, rows.expect("no error"));
+        for rows in &answers {
+            assert!(rows.iter().zip(0..).all(|(row, id)| row.id == id));
+        }
+        let counts = answers.iter().map(Vec::len);
+        (ids.into_iter().zip(counts).collect(), asked.get())
+    }
+
+    #[test]
+    fn a_batch_of_many_rows_comes_in_pages_and_of_too_many_is_cut() {
+        assert_eq!(ask_for(&[(1, 2), (2, 0)]), (vec![(1, 2), (2, 0)], 1));
+        let most = [(1, MAX_ROWS), (2, MAX_ROWS + 1)];
+        assert_eq!(ask_for(&most), (most.to_vec(), 1));
+        let cut = |counts: &[usize]| -> Vec<(i32, usize)> {
+            (1..)
+                .zip(counts.iter().map(|count| (*count).min(MAX_ROWS + 1)))
+                .collect()
+        };
+        for counts in [
+            &[1_000_000][..],
+            &[1_000_000, 3],
+            &[3, 1_000_000, 3],
+            &[1_000_000, 1_000_000, 1_000_000],
+            &[MAX_ROWS; 9],
+            &[PAGE_ROWS, 1],
+            &[1, PAGE_ROWS - 1, 1],
+            &[PAGE_ROWS - 1, 1, 1],
+            &[PAGE_ROWS - 1, 2, 1],
+            &[0, PAGE_ROWS + 1, 0],
+        ] {
+            let shoes: Vec<(i32, usize)> = (1..).zip(counts.iter().copied()).collect();
+            let (answer, asked) = ask_for(&shoes);
+            assert_eq!(answer, cut(counts), "{counts:?}");
+            assert!(asked <= counts.len() + 1, "{asked} queries for {counts:?}");
+        }
+    }
+
+    /// The statements of both stores spell it out: a database plans for a number that it knows.
+    #[test]
+    fn statements_end_at_a_page() {
+        let end = format!(" LIMIT {PAGE_ROWS}");
+        for statement in super::super::sqlite::STATEMENTS_OF_SHOES
+            .iter()
+            .chain([&super::super::postgres::SELECT_SHOES])
+        {
+            assert!(statement.ends_with(&end), "{statement}");
+        }
     }
 }

@@ -38,6 +38,14 @@ pub const MEDIA_COLUMNS: [&str; 9] = [
 /// The longest text a media column takes, in characters (`varchar(255)`).
 pub const MEDIA_MAX_CHARS: usize = 255;
 
+/// The most rows of one shoe that are answered: a page of everything that somebody once put under one number would be as large as
+/// the table, in every cache on its way.
+pub const MAX_ROWS: usize = 1000;
+
+/// The most rows that one query answers, in every statement that asks for a batch of shoes; what is missing then is asked for by
+/// another one. Above [`MAX_ROWS`], so that each gets on.
+const PAGE_ROWS: usize = 4096;
+
 /// The media of one row, in the order of [`MEDIA_COLUMNS`]; `None` is SQL's NULL.
 pub type Media = [Option<String>; 9];
 
@@ -226,8 +234,9 @@ pub enum Room {
 
 /// A database of shoes. Implementations pool their connections and may be called from many threads.
 pub trait Store: Send + Sync {
-    /// The rows of each shoe, by id; element `i` answers `shoe_ids[i]`, empty where there are none.
-    /// One query for the whole batch. `shoe_ids` may repeat.
+    /// The rows of each shoe, by id; element `i` answers `shoe_ids[i]`, empty where there are none. Of a shoe that has more than
+    /// [`MAX_ROWS`] it is one row more than that, and no more of them are kept. One query for the whole batch, unless its
+    /// shoes have thousands of rows. `shoe_ids` may repeat.
     fn shoes(
         &self,
         shoe_ids: &[i32],
@@ -326,6 +335,8 @@ pub enum StoreError {
     Schema(String),
     /// The store is full, read-only or locked for longer than the deadline; nothing was committed.
     Refused(String),
+    /// The shoe has more rows than [`MAX_ROWS`].
+    TooManyRows(i32),
     /// Anything else that the database answered; nothing was committed.
     Failed(String),
 }
@@ -346,6 +357,11 @@ impl fmt::Display for StoreError {
                 "the table shoe_images is not usable: {why}; run `canvas-cluster migrate`"
             ),
             StoreError::Refused(why) => write!(f, "the database refuses: {why}"),
+            StoreError::TooManyRows(shoe_id) => write!(
+                f,
+                "shoe {shoe_id} has more than {MAX_ROWS} rows, which is the most that is answered; they are to be had one by one, \
+                 by their ids"
+            ),
             StoreError::Failed(why) => write!(f, "the database failed: {why}"),
         }
     }

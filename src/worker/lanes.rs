@@ -24,7 +24,7 @@ use crate::http::trace::TraceParent;
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{Intent, Row};
-use crate::store::{Change, Changed, Deadline, Fence, Store, StoreError};
+use crate::store::{Change, Changed, Deadline, Fence, MAX_ROWS, Store, StoreError};
 
 /// How long a worker that starts may take to connect to its database before it serves without.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -651,6 +651,8 @@ impl Lanes {
         let loaded = self.timed(Kind::Shoes, shoe_ids.len(), || {
             self.each_or_all(&shoe_ids, &|ids| self.load_shoes(ids, deadline))
         });
+        let loaded: Result<Vec<Part<Bytes>>, Failure> =
+            loaded.map(|parts| parts.into_iter().map(Result::flatten).collect());
         let fills = match &loaded {
             Ok(loaded) => answers_to_lookups(&jobs, loaded),
             Err(_) => Vec::new(),
@@ -668,12 +670,17 @@ impl Lanes {
             .collect())
     }
 
-    fn load_shoes(&self, keys: &[i32], deadline: Deadline) -> Result<Vec<Bytes>, StoreError> {
-        let found = self.heed(self.store.shoes(keys, deadline))?;
-        Ok(found
-            .iter()
-            .map(|rows| Bytes::from(images::render_rows(rows)))
-            .collect())
+    fn load_shoes(
+        &self,
+        shoe_ids: &[i32],
+        deadline: Deadline,
+    ) -> Result<Vec<Part<Bytes>>, StoreError> {
+        let found = self.heed(self.store.shoes(shoe_ids, deadline))?;
+        let answer = |(shoe_id, rows): (&i32, &Vec<_>)| match rows.len() > MAX_ROWS {
+            true => Err(Arc::new(StoreError::TooManyRows(*shoe_id))),
+            false => Ok(Bytes::from(images::render_rows(rows))),
+        };
+        Ok(shoe_ids.iter().zip(&found).map(answer).collect())
     }
 
     /// Makes a batch of changes, each with its own outcome.
@@ -796,7 +803,10 @@ fn may_be_a_row(error: &StoreError) -> bool {
 fn is_away(error: &StoreError) -> bool {
     match error {
         StoreError::Unavailable(_) | StoreError::TimedOut | StoreError::OutcomeUnknown(_) => true,
-        StoreError::Schema(_) | StoreError::Refused(_) | StoreError::Failed(_) => false,
+        StoreError::Schema(_)
+        | StoreError::Refused(_)
+        | StoreError::TooManyRows(_)
+        | StoreError::Failed(_) => false,
     }
 }
 

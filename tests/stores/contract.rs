@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use canvas_cluster::store::url::DatabaseUrl;
-use canvas_cluster::store::{Change, Changed, NoFence, PoolOptions, ShoeImages, StoreError, open};
+use canvas_cluster::store::{
+    Change, Changed, MAX_ROWS, NoFence, PoolOptions, ShoeImages, StoreError, open,
+};
 
 use super::fixture::{Fixture, Watch, bare, draft, soon, within};
 use super::server::Server;
@@ -34,6 +36,7 @@ over_both!(
     a_writer_waits_for_another_one_no_longer_than_its_deadline,
     changes_made_together_have_each_their_own_outcome,
     changes_made_together_are_not_seen_before_their_commit,
+    of_a_shoe_with_too_many_rows_there_is_one_too_many,
 );
 
 fn ids(rows: &[ShoeImages]) -> Vec<i32> {
@@ -414,4 +417,33 @@ fn changes_made_together_are_not_seen_before_their_commit(fixture: &Fixture) {
         assert!(matches!(*outcome.unwrap_err(), StoreError::TimedOut));
     }
     assert_eq!(store.shoes(&[1], soon()).unwrap()[0].len(), 2);
+}
+
+/// A million rows of one shoe were once a million rows in the memory of whoever asked.
+fn of_a_shoe_with_too_many_rows_there_is_one_too_many(fixture: &Fixture) {
+    let store = &fixture.store;
+    // More than one query answers, of three shoes that have many and two that have few.
+    let counts = [
+        (1, 2),
+        (7, MAX_ROWS),
+        (8, 6 * MAX_ROWS),
+        (9, MAX_ROWS + 1),
+        (10, 3),
+    ];
+    for (shoe, count) in counts {
+        let change = Change::Insert(draft(shoe, "a"));
+        for outcome in store.change(&vec![change; count], &NoFence, soon()) {
+            outcome.unwrap();
+        }
+    }
+    let shoes = [10, 9, 8, 8, 7, 6, 1];
+    let most = MAX_ROWS + 1;
+    let answers = store.shoes(&shoes, soon()).unwrap();
+    let shape: Vec<usize> = answers.iter().map(Vec::len).collect();
+    assert_eq!(shape, [3, most, most, most, MAX_ROWS, 0, 2]);
+    for (shoe, rows) in shoes.iter().zip(&answers) {
+        assert!(rows.iter().all(|row| row.shoe_id == Some(*shoe)));
+        assert!(rows.is_sorted_by_key(|row| row.id));
+        assert_eq!(store.shoes(&[*shoe], soon()).unwrap()[0], *rows);
+    }
 }

@@ -44,8 +44,8 @@ pub(crate) use self::session::Session;
 
 /// The statements, spelled once. Their columns are those of [`row`], in this order. The table's name is
 /// unquoted: a table created as `Shoe_Images` is `shoe_images` to PostgreSQL.
-const SELECT_SHOES: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
-    FROM shoe_images WHERE shoe_id = ANY($1) ORDER BY shoe_id, id";
+pub(super) const SELECT_SHOES: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
+    FROM shoe_images WHERE shoe_id = ANY($1) ORDER BY shoe_id, id LIMIT 4096";
 const SELECT_ROWS: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
     FROM shoe_images WHERE id = ANY($1)";
 const SELECT_SHOE_OF_ROW: &str = "SELECT shoe_id FROM shoe_images WHERE id = $1 FOR UPDATE";
@@ -336,12 +336,13 @@ impl Store for PostgresStore {
         if shoe_ids.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = batch::distinct(shoe_ids);
-        let rows = self.read(deadline, async |client, statements| {
-            let statement = statements
-                .get(client, SELECT_SHOES, &[Type::INT4_ARRAY])
-                .await?;
-            images(&client.query(&statement, &[&keys]).await?)
+        let rows = batch::in_pages(&batch::distinct(shoe_ids), |keys| {
+            self.read(deadline, async |client, statements| {
+                let statement = statements
+                    .get(client, SELECT_SHOES, &[Type::INT4_ARRAY])
+                    .await?;
+                images(&client.query(&statement, &[&keys]).await?)
+            })
         })?;
         Ok(batch::by_shoe(shoe_ids, rows))
     }

@@ -48,9 +48,11 @@ const LOG_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The statements, spelled once. Their columns are those of [`row`], in this order.
 const SELECT_ONE_SHOE: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
-    FROM shoe_images WHERE shoe_id = ?1 ORDER BY id";
+    FROM shoe_images WHERE shoe_id = ?1 ORDER BY id LIMIT 4096";
 const SELECT_SHOES: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
-    FROM shoe_images WHERE shoe_id IN rarray(?1) ORDER BY shoe_id, id";
+    FROM shoe_images WHERE shoe_id IN rarray(?1) ORDER BY shoe_id, id LIMIT 4096";
+#[cfg(test)]
+pub(super) const STATEMENTS_OF_SHOES: &[&str] = &[SELECT_ONE_SHOE, SELECT_SHOES];
 const SELECT_ROWS: &str = "SELECT id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2 \
     FROM shoe_images WHERE id IN rarray(?1)";
 const SELECT_SHOE_OF_ROW: &str = "SELECT shoe_id FROM shoe_images WHERE id = ?1";
@@ -322,10 +324,10 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         let connection = self.checkout(deadline)?;
-        let rows = match batch::distinct(shoe_ids).as_slice() {
+        let rows = batch::in_pages(&batch::distinct(shoe_ids), |keys| match keys {
             [shoe_id] => select(&connection, SELECT_ONE_SHOE, [shoe_id]),
-            shoe_ids => select(&connection, SELECT_SHOES, [array(shoe_ids)]),
-        };
+            keys => select(&connection, SELECT_SHOES, [array(keys)]),
+        });
         Ok(batch::by_shoe(
             shoe_ids,
             rows.map_err(|error| self.explain(&error))?,
