@@ -424,6 +424,52 @@ fn the_second_server_is_used_when_the_first_is_down() {
         .unwrap();
 }
 
+/// A primary that was demoted while we were connected answers reads as before. Each of our sessions to it was found out by itself: a
+/// write was refused by three of them, and reads came from all the others.
+#[test]
+fn of_a_server_that_was_demoted_every_session_is_left() {
+    let (old, new) = (Server::start("", ""), Server::shared());
+    let database = new.database();
+    let create = format!("CREATE DATABASE {database}");
+    old.admin("postgres").batch_execute(&create).unwrap();
+    for (server, name) in [(&old, "old"), (new, "new")] {
+        schema::migrate(&parse(&server.tcp_url(&database)), false).unwrap();
+        let insert = format!("INSERT INTO shoe_images (shoe_id, img1) VALUES (7, '{name}')");
+        server.admin(&database).batch_execute(&insert).unwrap();
+    }
+    let url = format!(
+        "postgres://shop:{PASSWORD_IN_URL}@127.0.0.1:{},127.0.0.1:{}/{database}",
+        old.port, new.port
+    );
+    let pool = PoolOptions {
+        max_size: 8,
+        ..PoolOptions::default()
+    };
+    let store = open(&parse(&url), pool).unwrap();
+    store.warm_up(8, soon());
+    let shown = || store.shoes(&[7], soon()).unwrap().remove(0).remove(0).media[0].clone();
+    assert_eq!(shown().as_deref(), Some("old"));
+    let mut demoting = old.admin("postgres");
+    for command in [
+        "ALTER SYSTEM SET default_transaction_read_only = on",
+        "SELECT pg_reload_conf()",
+    ] {
+        demoting.batch_execute(command).unwrap();
+    }
+    // Its sessions hear of it one after another; until then they take writes.
+    let arrived = "SELECT 1 FROM shoe_images WHERE shoe_id = 8";
+    let mut witness = new.admin(&database);
+    let patience = soon();
+    while witness.query(arrived, &[]).unwrap().is_empty() {
+        assert!(!patience.passed(), "no write goes to the new server");
+        store.insert(&bare(8), &NoFence, soon()).unwrap();
+    }
+    // While one session is at a write, reads have those that have not been asked since.
+    let fence = Watch::new(|_: &[i32]| assert_eq!(shown().as_deref(), Some("new")));
+    store.insert(&bare(8), &fence, soon()).unwrap();
+    assert_eq!(fence.raised(), [vec![8]]);
+}
+
 #[test]
 fn a_wrong_password_is_told_without_telling_it() {
     let server = Server::shared();

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use canvas_cluster::seed::{Demo, create_demo};
@@ -192,6 +194,60 @@ fn a_locked_file_refuses_a_group_and_takes_it_afterwards() {
     blocker.execute_batch("COMMIT").unwrap();
     let outcomes = fixture.store.change(&changes, &NoFence, soon());
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+/// SQLite begins its log anew when no reader is in the way, which under steady reads is never: the log once grew with each write,
+/// and each read took longer.
+#[test]
+fn the_log_is_begun_anew_under_steady_reads() {
+    /// From where on it is long, and how much is written at most before the test gives up.
+    const LONG: u64 = 64 * 1024 * 1024;
+    const MOST: u64 = 4 * LONG;
+    let fixture = Fixture::sqlite();
+    let group = vec![Change::Insert(draft(1, &"x".repeat(250))); 128];
+    let log = fixture.path().with_extension("db-wal");
+    let length = || fs::metadata(&log).map_or(0, |log| log.len());
+    let over = AtomicBool::new(false);
+    // A reader ends only when the other one has begun, so that there is always one: whose turn it is goes back and forth.
+    let read = |turns: Receiver<()>, next: Sender<()>| {
+        let connection = rusqlite::Connection::open(fixture.path()).unwrap();
+        while turns.recv().is_ok() && !over.load(Ordering::SeqCst) {
+            if !connection.is_autocommit() {
+                connection.execute_batch("COMMIT").unwrap();
+            }
+            connection.execute_batch("BEGIN").unwrap();
+            let row = "SELECT id FROM shoe_images LIMIT 1";
+            connection.query_row(row, [], |_| Ok(())).unwrap();
+            // Each goes on for longer than a write takes, and so for the whole of one at least.
+            std::thread::sleep(Duration::from_millis(15));
+            if next.send(()).is_err() {
+                return;
+            }
+        }
+    };
+    let insert = || {
+        for outcome in fixture.store.change(&group, &NoFence, soon()) {
+            outcome.unwrap();
+        }
+    };
+    insert();
+    std::thread::scope(|scope| {
+        let ((to_one, of_one), (to_two, of_two)) = (channel(), channel());
+        to_one.send(()).unwrap();
+        scope.spawn(|| read(of_one, to_two));
+        scope.spawn(|| read(of_two, to_one));
+        let (mut written, mut longest) = (0, 0);
+        while longest <= LONG || length() > LONG {
+            insert();
+            written += 128 * 9 * 250;
+            longest = longest.max(length());
+            if written > MOST {
+                break;
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        assert!(written <= MOST, "the log has {} bytes", length());
+    });
 }
 
 /// A file that may only be read: each change is refused in words, and reads go on.
