@@ -467,3 +467,60 @@ fn a_row_that_can_not_be_read_fails_its_own_askers() {
     assert!(ask(&keys, |_| true).is_err());
     assert!(calls.get() <= 15, "{}", calls.get());
 }
+
+/// After a stall the oldest of a batch has next to no time left, which is all that a call has: everybody who came along lost
+/// theirs, and a COMMIT that was begun so late came to nobody knew what.
+#[test]
+fn who_is_all_but_late_takes_no_time_from_the_others() {
+    let store = Arc::new(Scripted::default());
+    let share = Share {
+        lanes: 1,
+        workers: 1,
+        hears: false,
+        speaks: false,
+    };
+    may::config().set_workers(1).set_worker_pin(false);
+    let row = Scoreboard::new().expect("shared memory").row(0);
+    let lanes = Arc::new(Lanes::new(store.clone(), None, row, PATIENCE, share));
+    lock(&lanes.under_way).push(At::Rest);
+    let porter = lanes.clone();
+    sys::start_first_coroutine(move || porter.carry()).expect("a coroutine");
+    let ask = |id: i32, patience: Duration| {
+        let lanes = lanes.clone();
+        let (told, queued) = mpsc::channel();
+        let answered = on_coroutine(move || {
+            let (job, pending) = Job::new(Change::Delete(id), patience);
+            lock(&lanes.queues).push_write(job).expect("room");
+            told.send(()).expect("the test listens");
+            pending.wait()
+        });
+        queued.recv_timeout(PATIENCE).expect("a job in the queue");
+        answered
+    };
+    let carry_out = || {
+        let mut refused = Vec::new();
+        let batch =
+            lock(&lanes.queues).take(Instant::now(), Kind::Writes, Grouping::All, &mut refused);
+        lanes.wake(refused.into_iter());
+        lanes.carry_out(0, batch);
+    };
+    // Who has less than a call is worth: not asked for, whether it is late by now or not.
+    let late = ask(2, LEAST_TIME / 2);
+    let in_time = ask(4, PATIENCE);
+    carry_out();
+    let failure = late.recv_timeout(PATIENCE).expect("an answer");
+    assert!(
+        matches!(&failure, Err(Failure::Store(error)) if matches!(**error, StoreError::TimedOut)),
+        "nothing was done, and nothing is unknown: {failure:?}"
+    );
+    in_time
+        .recv_timeout(PATIENCE)
+        .expect("an answer")
+        .expect("it had time");
+    assert_eq!(*lock(&store.asked), [[4]]);
+    // Alone, it has no call at all.
+    let late = ask(6, LEAST_TIME / 2);
+    carry_out();
+    assert!(late.recv_timeout(PATIENCE).expect("an answer").is_err());
+    assert_eq!(*lock(&store.asked), [[4]]);
+}
