@@ -1,5 +1,5 @@
 //! A reload that fails when its first worker serves already: what served before comes back, and whoever asked is told. And
-//! one that hangs before it has a worker at all.
+//! one that hangs before it has a worker at all; so does a start.
 
 use std::thread;
 
@@ -11,7 +11,7 @@ use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::manager::Manager;
 use crate::support::postgres::Postgres;
-use crate::support::{Backend, Canvas, Dir, PATIENCE, alone, process, wait_until};
+use crate::support::{Backend, Canvas, Dir, PATIENCE, Server, alone, process, wait_until};
 
 /// The roll once waited for such a slot for ever: nobody heard of it, and no later reload was taken.
 #[test]
@@ -147,4 +147,61 @@ fn a_reload_whose_preparation_hangs_keeps_the_master_from_nothing() {
     wait_until(PATIENCE, "the child to be gone", || {
         server.workers().len() == 1
     });
+}
+
+/// A server whose first start waits: somebody else has the folder in which its database is to be made, and keeps it.
+fn start_that_hangs(dir: &Dir, boot_timeout: &str) -> (Server, std::fs::File) {
+    let folder = dir.join("held");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let held = std::fs::File::open(&folder).expect("the folder");
+    held.lock().expect("its lock");
+    let server = Canvas::new(dir.path())
+        .args(["--workers", "1", "--boot-timeout", boot_timeout])
+        .arg("--state-dir")
+        .arg(folder)
+        .launch();
+    (server, held)
+}
+
+/// The start once waited for its database for as long as that took, and heard no signal meanwhile.
+#[test]
+fn a_start_whose_preparation_hangs_hears_signals() {
+    for which in [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT] {
+        let dir = Dir::new();
+        let (mut server, _held) = start_that_hangs(&dir, "1h");
+        wait_until(PATIENCE, "the child that prepares", || {
+            server.workers().len() == 1
+        });
+        // What is nobody's business yet ends nothing.
+        for idle in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTTIN] {
+            server.signal(idle);
+        }
+        server.signal(which);
+        let status = server.wait_for_exit();
+        assert_eq!(status.code(), Some(0), "{which}: {status}");
+        server.assert_clean_log();
+        assert!(server.lines_with("ready: ").is_empty());
+    }
+}
+
+#[test]
+fn a_start_whose_preparation_hangs_is_given_up() {
+    let dir = Dir::new();
+    let (mut server, held) = start_that_hangs(&dir, "1s");
+    server.allow("could not be prepared within 1s (--boot-timeout)");
+    let line = server.wait_for_line("could not be prepared within 1s (--boot-timeout)");
+    let status = server.wait_for_exit();
+    assert!(
+        status.code().is_some_and(|code| code != 0),
+        "{status}, {line}"
+    );
+    server.assert_clean_log();
+    // Nothing half made is in the way of the next one.
+    held.unlock().expect("ours");
+    let server = Canvas::new(dir.path())
+        .args(["--workers", "1"])
+        .arg("--state-dir")
+        .arg(dir.join("held"))
+        .start();
+    server.get("/readyz").expect(200);
 }

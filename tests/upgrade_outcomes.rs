@@ -330,6 +330,59 @@ fn whoever_waits_when_the_program_changes_is_answered_by_the_next() {
     server.stop();
 }
 
+/// A program that the master has become already, and that has no handlers yet: it waits until told, as a slow disk would have it.
+fn program_that_takes_its_time(backend: &Backend) -> (PathBuf, PathBuf) {
+    let fifo = backend.dir.join("go");
+    nix::unistd::mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).expect("a FIFO");
+    let lines = format!(
+        "[ \"$1\" = --upgrade-check ] || read go < '{}'\nexec \"$real\" \"$@\"",
+        fifo.display()
+    );
+    (script(backend, "slow", &lines), fifo)
+}
+
+/// Upgrades to a program that takes its time, sends these to what is neither the old one nor the new one, and lets it go on.
+fn upgrade_and_signal(backend: &Backend, server: &Server, program: &Program, signals: &[Signal]) {
+    let (slow, fifo) = program_that_takes_its_time(backend);
+    program.point_to(&slow);
+    server.signal(Signal::SIGUSR2);
+    let image = format!("/proc/{}/exe", server.master());
+    let own = std::fs::read_link(&image).expect("the old one");
+    wait_until(PATIENCE, "the master to become another program", || {
+        std::fs::read_link(&image).is_ok_and(|image| image != own)
+    });
+    for which in signals {
+        server.signal(*which);
+    }
+    std::fs::write(&fifo, "go\n").expect("it reads");
+}
+
+/// The old image's handlers are gone and the new one's not there: what comes then was once heard by nobody, or ended the server.
+#[test]
+fn a_signal_between_two_images_is_heard_by_the_next() {
+    let backend = Backend::sqlite();
+    let (server, program) = serve_linked(&backend, "workers = 2\n");
+    let more = [Signal::SIGTTIN, Signal::SIGUSR1];
+    upgrade_and_signal(&backend, &server, &program, &more);
+    server.wait_for_line("takes over from");
+    wait_until(PATIENCE, "one worker more", || {
+        status(&backend)["ready"] == 3 && server.workers().len() == 3
+    });
+    server.get("/healthz").expect(200);
+    server.stop();
+
+    for which in [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT] {
+        let backend = Backend::sqlite();
+        let (mut server, program) = serve_linked(&backend, "workers = 2\n");
+        server.workers();
+        upgrade_and_signal(&backend, &server, &program, &[which]);
+        let status = server.wait_for_exit();
+        assert_eq!(status.code(), Some(0), "{which}: {status}");
+        server.assert_clean_log();
+        assert_eq!(server.lines_with("takes over from").len(), 1, "{which}");
+    }
+}
+
 #[test]
 fn the_control_socket_answers_at_every_moment() {
     let backend = Backend::sqlite();
