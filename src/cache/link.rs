@@ -71,7 +71,7 @@ impl Drop for EventLoop {
 pub(super) struct Link {
     connection: MultiplexedConnection,
     events: EventLoop,
-    /// Whether an exchange was left before its end, or found nobody there: what comes next may be the answer to another one.
+    /// Whether an exchange was left before its end, or found nobody there, or somebody who speaks no Redis.
     broken: bool,
     /// The beginning of the `run_id` of INFO; empty where INFO is not to be had.
     run: String,
@@ -124,7 +124,9 @@ impl Link {
         let answer = self
             .events
             .run(deadline, command.query_async(&mut self.connection));
-        self.broken |= answer.as_ref().is_err_and(is_away);
+        self.broken |= answer
+            .as_ref()
+            .is_err_and(|error| is_away(error) || error.is_unrecoverable_error());
         answer
     }
 

@@ -40,6 +40,10 @@ const LEASE_LIFE: Duration = Duration::from_secs(4);
 /// transaction whose COMMIT is held up on its way.
 const TOMBSTONE_MARGIN: Duration = Duration::from_secs(12);
 
+/// How long Redis has even where requests have less: enough to connect. Who never lets it be reached in time would look for it again
+/// and again.
+const LEAST_PATIENCE: Duration = Duration::from_millis(50);
+
 /// The shape of the cached values; part of every key, so that a new shape never reads an old one.
 const FORMAT: &str = "v1";
 
@@ -154,7 +158,7 @@ impl RedisCache {
             ttl,
             tombstone_life: request_timeout + TOMBSTONE_MARGIN,
             // Who finds it silent must still have time for the store.
-            patience: IO_TIMEOUT.min(request_timeout / 2),
+            patience: (request_timeout / 2).clamp(LEAST_PATIENCE, IO_TIMEOUT),
             scoreboard,
             debts: Arc::new(debts),
             breaker,
