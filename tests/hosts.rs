@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::backend::Kind;
-use crate::support::http::Request;
+use crate::support::http::{Client, Request};
 use crate::support::postgres::Postgres;
 use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
@@ -391,7 +391,7 @@ fn a_server_that_would_hear_nothing_says_so() {
 }
 
 /// Half of what the database lets in is for the next generation of workers, and of the rest one connection hears. All that
-/// wait for a first connection once opened one each.
+/// wait for a first connection once opened one each. A second lane joins when the first is held up.
 #[test]
 fn a_worker_opens_no_more_connections_than_its_part() {
     let backend = telling();
@@ -402,7 +402,14 @@ fn a_worker_opens_no_more_connections_than_its_part() {
     let limit = format!("ALTER DATABASE {} CONNECTION LIMIT 6", database.name);
     watcher.batch_execute(&limit).expect("a limit");
     let canvas = backend.canvas().workers(1).args(FOR_EVER);
-    let mut server = canvas.args(["--database-notify", "--lanes", "4"]).start();
+    let patient = [
+        "--database-notify",
+        "--lanes",
+        "4",
+        "--request-timeout",
+        "1m",
+    ];
+    let mut server = canvas.args(patient).start();
     server.allow("the database lets 6 connections in");
     let clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
     let mut opened = || -> i64 {
@@ -410,21 +417,29 @@ fn a_worker_opens_no_more_connections_than_its_part() {
             WHERE datname = current_database() AND application_name LIKE 'canvas-cluster/%'";
         watcher.query_one(own, &[]).expect("a count").get(0)
     };
-    // Two lanes and the one that hears.
+    wait_until(PATIENCE, "the first lane and the listener", || {
+        opened() == 2
+    });
+    let mut gate = database.connect();
+    gate.batch_execute("BEGIN; LOCK TABLE shoe_images IN ACCESS EXCLUSIVE MODE")
+        .expect("a lock");
+    let mut asked: Vec<Client> = Vec::new();
     for (shoe, mut client) in (1000..).zip(clients) {
         client
             .send_raw(&Request::new("GET", &list_target(shoe)).bytes())
             .expect("a request");
+        asked.push(client);
         assert!(opened() <= 3);
     }
-    wait_until(
-        PATIENCE,
-        "both lanes and the listener to be connected",
-        || {
-            assert!(opened() <= 3);
-            opened() == 3
-        },
-    );
+    wait_until(PATIENCE, "both lanes to be held up", || {
+        assert!(opened() <= 3);
+        opened() == 3
+    });
+    gate.batch_execute("COMMIT").expect("the lock given back");
+    for client in &mut asked {
+        client.receive(true).expect("an answer").expect(200);
+        assert!(opened() <= 3);
+    }
 }
 
 /// A server that starts while its database is away answers from Redis, and keeps those answers. What was written before it
