@@ -83,6 +83,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Time for a leaving worker to finish what is in flight.
     pub drain_timeout: Duration,
+    /// From being told to stop until stopping, at most `drain_timeout`.
+    pub drain_delay: Duration,
     /// Time for a new worker to become ready.
     pub boot_timeout: Duration,
     /// Time a worker's loop may stand still.

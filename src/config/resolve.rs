@@ -108,6 +108,7 @@ pub(super) fn resolve(
         lanes: values.lanes,
         request_timeout: values.request_timeout,
         drain_timeout: values.drain_timeout,
+        drain_delay: values.drain_delay,
         boot_timeout: values.boot_timeout,
         hang_timeout: values.hang_timeout,
         max_requests: values.max_requests,
@@ -314,6 +315,14 @@ fn check_order(layered: &Layered, problems: &mut Vec<String>) {
             "{}: {} is longer than drain_timeout ({}), so a reload would cut off requests that may still be answered",
             name("request_timeout"),
             value::show_duration(values.request_timeout),
+            value::show_duration(values.drain_timeout),
+        ));
+    }
+    if values.drain_delay > values.drain_timeout {
+        problems.push(format!(
+            "{}: {} is longer than drain_timeout ({}), which idle connections have afterwards as well",
+            name("drain_delay"),
+            value::show_duration(values.drain_delay),
             value::show_duration(values.drain_timeout),
         ));
     }

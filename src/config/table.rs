@@ -215,6 +215,17 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "drain_delay",
+        value_name: "TIME",
+        default: Preset::Value("0s"),
+        group: Group::Process,
+        help: "Time from TERM, when /readyz begins to fail, until anything closes, so that balancers have noticed; idle connections have as long again to be closed by the balancer; at most drain_timeout",
+        kind: Kind::Time {
+            range: Duration::ZERO..=HOUR,
+            field: |v| &mut v.drain_delay,
+        },
+    },
+    Setting {
         key: "hang_timeout",
         value_name: "TIME",
         default: Preset::Value("10s"),

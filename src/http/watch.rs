@@ -26,6 +26,7 @@ pub struct Watch {
     /// Where siblings see how many are open.
     gauge: Option<Row>,
     draining: AtomicBool,
+    end_is_near: AtomicBool,
     evicting: AtomicBool,
 }
 
@@ -69,6 +70,7 @@ impl Watch {
             open: AtomicUsize::new(0),
             gauge,
             draining: AtomicBool::new(false),
+            end_is_near: AtomicBool::new(false),
             evicting: AtomicBool::new(false),
         };
         watch.show();
@@ -124,6 +126,16 @@ impl Watch {
     /// From now on every response is its connection's last.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whoever asks is told that the server is about to stop; nothing else changes yet.
+    pub fn announce_end(&self) {
+        self.end_is_near.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was announced, or has begun.
+    pub fn end_is_near(&self) -> bool {
+        self.end_is_near.load(Ordering::Relaxed) || self.draining()
     }
 
     pub fn draining(&self) -> bool {

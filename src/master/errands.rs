@@ -70,9 +70,9 @@ impl Master {
             CtlCommand::Stop { wait } => {
                 self.expect(client, Awaited::End, wait);
                 // A second order to stop would be one to hurry; who asks here means to stop well.
-                (!self.plan.is_stopping()).then_some(Event::Stop)
+                (!self.plan.is_leaving()).then_some(Event::Stop)
             }
-            _ if self.plan.is_stopping() => {
+            _ if self.plan.is_leaving() => {
                 self.control
                     .answer(client, &refuse("the server is stopping"));
                 None
@@ -156,7 +156,7 @@ impl Master {
             });
         }
         // Before every slot has served, what a change came to makes nobody ready.
-        if !self.plan.is_stopping() && !self.plan.is_starting() {
+        if !self.plan.is_leaving() && !self.plan.is_starting() {
             let status = self.status();
             self.manager.tell(notify::Phase::Ready, &status);
         }
@@ -216,7 +216,7 @@ impl Master {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id().cast_signed(),
             phase: match () {
-                () if self.plan.is_stopping() => Phase::Stopping,
+                () if self.plan.is_leaving() => Phase::Stopping,
                 () if self.plan.is_starting() => Phase::Starting,
                 () if self.plan.is_rolling() || self.preparation.is_some() => Phase::Reloading,
                 () => Phase::Serving,

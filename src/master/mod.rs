@@ -240,6 +240,7 @@ fn patience(config: &Config) -> Patience {
     Patience {
         boot: config.boot_timeout,
         drain: config.drain_timeout,
+        delay: config.drain_delay,
     }
 }
 
@@ -305,7 +306,7 @@ impl Master {
         let mut events = Vec::new();
         for request in requests {
             match request {
-                _ if self.plan.is_stopping() && request.changes() => {}
+                _ if self.plan.is_leaving() && request.changes() => {}
                 Request::Reload => self.wish_for_reload(),
                 Request::Upgrade => self.upgrade.wish(),
                 Request::Reopen => self.reopen_logs(),
@@ -495,11 +496,14 @@ impl Master {
                     }),
                 );
             }
+            Action::Unready(worker) => self.order(worker, Order::Unready),
+            Action::Delay => self.delay_stop(),
             Action::Stop(worker) => {
                 self.order(
                     worker,
                     Order::Leave(Leave::Stop {
                         within: self.config.drain_timeout,
+                        waited: self.plan.has_waited(),
                     }),
                 );
             }
@@ -602,6 +606,18 @@ impl Master {
             Action::Exit { .. } => {}
         }
         None
+    }
+
+    /// Tells that the server will stop, and forgets what was wished for. What is under way goes on to its end.
+    fn delay_stop(&mut self) {
+        log::info!(
+            "master: stopping in {:?}: /readyz says so now, and everything else is served as before; a second TERM skips the wait",
+            self.config.drain_delay
+        );
+        let status = self.status();
+        self.manager
+            .tell_stopping(self.plan.longest_stop(), &status);
+        self.wishes.forget();
     }
 
     /// Whether the configuration that comes listens elsewhere than the one that goes: then the workers that serve one of them hold
@@ -739,6 +755,9 @@ impl Master {
             Ok(child) => {
                 log::debug!("master: started worker {slot} (pid {})", child.pid);
                 self.children.insert(worker, child);
+                if self.plan.is_leaving() {
+                    self.order(worker, Order::Unready);
+                }
                 None
             }
             Err(error) => {

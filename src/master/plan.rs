@@ -73,6 +73,10 @@ pub enum Action {
     Retire(WorkerId),
     /// Close the listeners and let every worker finish.
     StopAll,
+    /// The server is about to stop: have this one say so where it is asked whether it is ready.
+    Unready(WorkerId),
+    /// All of them say so now, and everything is served on until the delay is over.
+    Delay,
     /// Let this one finish, for the server stops.
     Stop(WorkerId),
     /// SIGABRT: it hangs, and its end should leave a trace.
@@ -110,6 +114,8 @@ pub struct Patience {
     pub boot: Duration,
     /// From an order to finish to the end.
     pub drain: Duration,
+    /// From being told to stop until stopping: the time that balancers have to notice. Zero for none.
+    pub delay: Duration,
 }
 
 /// A reload that is under way.
@@ -165,6 +171,10 @@ pub struct Plan {
     wanted: usize,
     slots: Vec<Slot>,
     roll: Option<Roll>,
+    /// When the server stops, since it was told to and waits for balancers to notice.
+    stop_at: Option<Instant>,
+    /// That time has passed, and nobody has hurried it.
+    has_waited: bool,
     /// Some worker has served at some time.
     has_served: bool,
     /// A change waits for calm: workers that asked to be relieved are not replaced meanwhile.
@@ -184,6 +194,8 @@ impl Plan {
             wanted: slots,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             roll: None,
+            stop_at: None,
+            has_waited: false,
             has_served: false,
             change_waits: false,
             generation: 1,
@@ -194,7 +206,11 @@ impl Plan {
 
     /// How long stopping takes at most, with time to spare for the last steps.
     pub fn longest_stop(&self) -> Duration {
-        self.patience.drain + 2 * KILL_GRACE + BURIAL
+        let delay = match self.is_stopping() {
+            true => Duration::ZERO,
+            false => self.patience.delay,
+        };
+        delay + self.patience.drain + 2 * KILL_GRACE + BURIAL
     }
 
     /// Takes over another patience, with a new configuration.
@@ -272,6 +288,16 @@ impl Plan {
         self.phase == Phase::Stopping
     }
 
+    /// Whether it stops, or will once the delay is over: no change is begun any more.
+    pub fn is_leaving(&self) -> bool {
+        self.is_stopping() || self.stop_at.is_some()
+    }
+
+    /// Whether the whole delay passed before it stopped.
+    pub fn has_waited(&self) -> bool {
+        self.has_waited
+    }
+
     /// Decides.
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -282,7 +308,7 @@ impl Plan {
             Event::Hung(worker) => self.on_hung(worker, now, &mut actions),
             Event::Died(worker) => self.on_died(worker, now, &mut actions),
             Event::Reload { slots } => self.on_reload(slots),
-            Event::Stop => self.on_stop(now, &mut actions),
+            Event::Stop => self.on_told_to_stop(now, &mut actions),
             Event::Abort => self.on_abort(now, &mut actions),
         }
         self.pursue(now, &mut actions);
@@ -307,7 +333,7 @@ impl Plan {
             State::Ready { .. } => None,
         });
         let retries = self.slots.iter().filter_map(|slot| slot.retry_at);
-        deadlines.chain(retries).min()
+        deadlines.chain(retries).chain(self.stop_at).min()
     }
 
     fn workers(&self) -> impl Iterator<Item = &Worker> {
@@ -460,13 +486,32 @@ impl Plan {
         self.roll = Some(Roll::to(slots, Step::Canary));
     }
 
-    fn on_stop(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn on_told_to_stop(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        // Where nobody has served yet there is nobody that a balancer could send anything to.
+        let delays = self.has_served && !self.patience.delay.is_zero();
         if self.phase == Phase::Stopping {
             // A second request to stop is one to hurry.
             self.on_abort(now, actions);
-            return;
+        } else if delays && self.stop_at.is_none() {
+            self.stop_at = Some(now + self.patience.delay);
+            actions.push(Action::Delay);
+            actions.extend(self.workers().map(|worker| Action::Unready(worker.id)));
+        } else {
+            self.stop(now, actions);
         }
+    }
+
+    /// Stops, if the delay is over.
+    fn end_delay(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.stop_at.is_some_and(|at| at <= now) {
+            self.has_waited = true;
+            self.stop(now, actions);
+        }
+    }
+
+    fn stop(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.phase = Phase::Stopping;
+        self.stop_at = None;
         self.roll = None;
         actions.push(Action::StopAll);
         let until = now + self.patience.drain + KILL_GRACE;
@@ -494,6 +539,7 @@ impl Plan {
     fn on_abort(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let until = now + BURIAL;
         self.phase = Phase::Stopping;
+        self.stop_at = None;
         self.roll = None;
         for slot in &mut self.slots {
             let serving = slot.current.take().into_iter().chain(slot.successor.take());

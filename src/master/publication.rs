@@ -58,7 +58,7 @@ impl Master {
         Published {
             pid: std::process::id().cast_signed(),
             state: match () {
-                () if self.plan.is_stopping() => ServerState::Stopping,
+                () if self.plan.is_leaving() => ServerState::Stopping,
                 () if self.upgrade.is_under_way() || self.upgraded_from.is_some() => {
                     ServerState::Upgrading
                 }

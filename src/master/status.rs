@@ -51,6 +51,9 @@ impl Master {
             with_commas(self.rate),
             self.generation
         );
+        if self.plan.is_leaving() {
+            status += ", about to stop";
+        }
         if self.plan.is_rolling() {
             status += ", replacing workers";
         }

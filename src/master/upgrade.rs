@@ -203,7 +203,7 @@ const PASSED: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 impl Master {
     /// Does the next step of an upgrade, if one is due. Does not return if that was the last one.
     pub(super) fn pursue_upgrade(&mut self) -> Vec<Event> {
-        if self.plan.is_stopping() {
+        if self.plan.is_leaving() {
             self.upgrade.abandon();
         }
         match &mut self.upgrade.stage {

@@ -142,6 +142,6 @@ impl Backend for Backing {
     }
 
     fn draining(&self) -> bool {
-        self.watch.draining()
+        self.watch.end_is_near()
     }
 }

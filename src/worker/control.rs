@@ -16,6 +16,8 @@ pub enum Order {
     Leave(Leave),
     /// Open the log files anew: they have been moved away.
     Reopen,
+    /// The server is about to stop: say so to who asks whether it is ready, and serve on.
+    Unready,
 }
 
 /// How to leave.
@@ -24,8 +26,9 @@ pub enum Leave {
     /// A successor serves: accept no more, finish what is in flight, let idle clients stay until they ask again.
     /// With `sweep` what waits in the queues is served first: nobody else may know of one of the sockets.
     Retire { within: Duration, sweep: bool },
-    /// The server stops: serve what waits in the listener's queue, finish what is in flight, close what is idle.
-    Stop { within: Duration },
+    /// The server stops: serve what waits in the listener's queue, finish what is in flight, close what is idle. `waited` if
+    /// all of --drain-delay has passed before: then what is idle has as long again to be closed by its client.
+    Stop { within: Duration, waited: bool },
 }
 
 /// What a worker tells the master.
@@ -62,6 +65,8 @@ const TOLD: u8 = b'T';
 const RETIRE: u8 = b'D';
 const STOP: u8 = b'S';
 const REOPEN: u8 = b'O';
+// An older image does not know it, and its workers go on saying that they are ready.
+const UNREADY: u8 = b'U';
 
 impl Channel {
     /// A connected pair: the master's end first.
@@ -84,12 +89,13 @@ impl Channel {
     /// # Errors
     /// The peer is gone, or has left hundreds of messages unread.
     pub fn order(&self, order: Order) -> io::Result<()> {
-        let (kind, within, sweep) = match order {
+        let (kind, within, flag) = match order {
             Order::Leave(Leave::Retire { within, sweep }) => (RETIRE, within, sweep),
-            Order::Leave(Leave::Stop { within }) => (STOP, within, true),
+            Order::Leave(Leave::Stop { within, waited }) => (STOP, within, waited),
             Order::Reopen => (REOPEN, Duration::ZERO, false),
+            Order::Unready => (UNREADY, Duration::ZERO, false),
         };
-        let mut message = [kind, 0, 0, 0, 0, u8::from(sweep)];
+        let mut message = [kind, 0, 0, 0, 0, u8::from(flag)];
         let within = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
         message[1..5].copy_from_slice(&within.to_le_bytes());
         self.send(&message)
@@ -116,18 +122,22 @@ impl Channel {
     pub fn hear_order(&self) -> Heard<Order> {
         let mut message = [0; 6];
         match self.receive(&mut message) {
-            Heard::Message(&[kind @ (RETIRE | STOP), a, b, c, d, sweep]) => {
+            Heard::Message(&[kind @ (RETIRE | STOP), a, b, c, d, flag]) => {
                 let within = Duration::from_millis(u32::from_le_bytes([a, b, c, d]).into());
                 Heard::Message(Order::Leave(if kind == RETIRE {
                     Leave::Retire {
                         within,
-                        sweep: sweep != 0,
+                        sweep: flag != 0,
                     }
                 } else {
-                    Leave::Stop { within }
+                    Leave::Stop {
+                        within,
+                        waited: flag != 0,
+                    }
                 }))
             }
             Heard::Message([REOPEN, ..]) => Heard::Message(Order::Reopen),
+            Heard::Message([UNREADY, ..]) => Heard::Message(Order::Unready),
             Heard::Message(_) | Heard::Nothing => Heard::Nothing,
             Heard::End => Heard::End,
         }
@@ -181,8 +191,14 @@ mod tests {
                 sweep: true,
             }),
             Order::Reopen,
+            Order::Unready,
             Order::Leave(Leave::Stop {
                 within: Duration::from_millis(1),
+                waited: false,
+            }),
+            Order::Leave(Leave::Stop {
+                within: Duration::from_millis(1),
+                waited: true,
             }),
         ];
         for order in orders {

@@ -435,6 +435,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         gate: &gate,
         watch: &watch,
         drain_timeout: config.drain_timeout,
+        drain_delay: config.drain_delay,
         wear: Wear::new(slot, config, row),
         usage,
         desk,

@@ -51,6 +51,8 @@ pub struct Steward<'w> {
     pub watch: &'w Watch,
     /// How long the master has to relieve this worker once a signal tells it to finish, and how long it then has to do so.
     pub drain_timeout: Duration,
+    /// What idle clients have to close their connections themselves, once the server has waited as long for balancers.
+    pub drain_delay: Duration,
     pub wear: Wear,
     pub usage: Usage,
     pub desk: Option<Arc<Desk>>,
@@ -80,12 +82,14 @@ impl Steward<'_> {
             }
             match self.channel.hear_order() {
                 Heard::Message(Order::Reopen) => self.reopen(),
+                Heard::Message(Order::Unready) => self.watch.announce_end(),
                 Heard::Message(Order::Leave(how)) => leaving = Some(self.leave(how)),
                 Heard::End if orphaned.is_none() => {
                     log::warn!("worker: the master is gone; finishing what is in flight");
                     orphaned = Some(Instant::now());
                     let within = ORPHAN_GRACE;
-                    leaving = Some(self.leave(Leave::Stop { within }));
+                    let waited = false;
+                    leaving = Some(self.leave(Leave::Stop { within, waited }));
                 }
                 Heard::Nothing | Heard::End => {}
             }
@@ -142,7 +146,7 @@ impl Steward<'_> {
             (Some(desk), Leave::Stop { .. }) => desk.finish(),
             (None, _) => {}
         }
-        Leaving::begin(how, self.gate, self.watch)
+        Leaving::begin(how, self.drain_delay, self.gate, self.watch)
     }
 }
 
@@ -221,7 +225,7 @@ struct Leaving {
 }
 
 impl Leaving {
-    fn begin(how: Leave, gate: &Gate, watch: &Watch) -> Self {
+    fn begin(how: Leave, drain_delay: Duration, gate: &Gate, watch: &Watch) -> Self {
         watch.drain();
         let now = Instant::now();
         match how {
@@ -235,11 +239,17 @@ impl Leaving {
                     evict_at: now + within,
                 }
             }
-            Leave::Stop { within } => {
+            Leave::Stop { within, waited } => {
                 gate.close(Close::WhenEmpty);
+                // A close that crosses a POST loses it, for a balancer may not send it twice. One that leaves connections idle
+                // for less than the delay has closed them itself by then.
+                let grace = match waited {
+                    true => IDLE_GRACE.max(drain_delay),
+                    false => IDLE_GRACE,
+                };
                 Leaving {
                     until: now + within,
-                    evict_at: now + IDLE_GRACE.min(within),
+                    evict_at: now + grace.min(within),
                 }
             }
         }

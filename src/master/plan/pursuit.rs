@@ -22,6 +22,7 @@ fn has_exit(actions: &[Action]) -> bool {
 impl Plan {
     /// Does what is due by itself: spawns, the next step of a roll, kills, the end.
     pub(super) fn pursue(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.end_delay(now, actions);
         self.forsake_immortal(now, actions);
         self.kill_overdue(now, actions);
         for slot in &mut self.slots {

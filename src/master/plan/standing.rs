@@ -73,7 +73,7 @@ impl Plan {
                 worker,
             });
         }
-        let calm = !self.is_rolling() && !self.is_stopping();
+        let calm = !self.is_rolling() && !self.is_leaving();
         calm.then_some(Standing {
             announced: self.phase == Phase::Running,
             wanted: self.wanted,
@@ -116,6 +116,8 @@ impl Plan {
             has_served: standing.announced || slots.iter().any(Slot::serves),
             slots,
             roll: None,
+            stop_at: None,
+            has_waited: false,
             change_waits: false,
             generation: standing.generation,
             newest: standing.generation,

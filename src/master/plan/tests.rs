@@ -12,6 +12,7 @@ use super::*;
 const PATIENCE: Patience = Patience {
     boot: Duration::from_secs(10),
     drain: Duration::from_secs(30),
+    delay: Duration::ZERO,
 };
 
 /// A plan, its clock, and what an obedient world would do.
@@ -371,6 +372,95 @@ fn a_second_stop_hurries() {
     assert_eq!(
         world.feed(Event::Stop),
         [Action::Kill(WorkerId(1)), Action::Kill(WorkerId(2))]
+    );
+}
+
+/// A server with a delay, which was told to stop.
+fn delaying() -> World {
+    let mut world = World::running(2);
+    world.plan.set_patience(Patience {
+        delay: DELAY,
+        ..PATIENCE
+    });
+    let told = world.feed(Event::Stop);
+    let all = [1, 2].map(|worker| Action::Unready(WorkerId(worker)));
+    assert_eq!(told, [Action::Delay, all[0], all[1]]);
+    world
+}
+
+const DELAY: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_delayed_stop_serves_on_until_the_delay_is_over() {
+    let mut world = delaying();
+    assert!(world.plan.is_leaving() && !world.plan.is_stopping());
+    assert!(
+        world.plan.standing().is_none(),
+        "it would be forgotten by another image"
+    );
+    assert_eq!(
+        world.plan.longest_stop(),
+        DELAY + PATIENCE.drain + 2 * KILL_GRACE
+    );
+    // Who dies is replaced as ever.
+    let spawned = spawned(&world.die(WorkerId(1)));
+    assert_eq!(spawned, [(WorkerId(3), 0, false)]);
+    assert_eq!(world.feed(Event::Ready(WorkerId(3))), []);
+    let due = world.plan.next_due().expect("the end of the delay");
+    assert_eq!(due - world.now, DELAY);
+    world.now = due - Duration::from_millis(1);
+    assert_eq!(world.feed(Event::Tick), []);
+    world.now = due;
+    let stop = [3, 2].map(|worker| Action::Stop(WorkerId(worker)));
+    assert_eq!(world.feed(Event::Tick), [Action::StopAll, stop[0], stop[1]]);
+    assert!(world.plan.is_stopping() && world.plan.has_waited());
+}
+
+#[test]
+fn a_second_stop_skips_the_delay_and_a_third_one_hurries() {
+    let mut world = delaying();
+    let stop = [1, 2].map(|worker| Action::Stop(WorkerId(worker)));
+    assert_eq!(world.feed(Event::Stop), [Action::StopAll, stop[0], stop[1]]);
+    assert!(!world.plan.has_waited(), "idle clients had no time");
+    let kill = [1, 2].map(|worker| Action::Kill(WorkerId(worker)));
+    assert_eq!(world.feed(Event::Stop), kill);
+    let mut world = delaying();
+    assert_eq!(world.feed(Event::Abort), kill);
+}
+
+#[test]
+fn a_reload_goes_on_while_a_stop_is_delayed_and_ends_with_it() {
+    let mut world = World::running(2);
+    world.plan.set_patience(Patience {
+        delay: DELAY,
+        ..PATIENCE
+    });
+    world.feed(Event::Reload { slots: 2 });
+    let told = world.feed(Event::Stop);
+    let all = [1, 3, 2].map(|worker| Action::Unready(WorkerId(worker)));
+    assert_eq!(told, [Action::Delay, all[0], all[1], all[2]]);
+    world.settle();
+    assert!(!world.plan.is_rolling());
+    world.feed(Event::Reload { slots: 2 });
+    world.now += DELAY;
+    let stopped = world.feed(Event::Tick);
+    assert_eq!(stopped.first(), Some(&Action::StopAll));
+    assert_eq!(spawned(&stopped), []);
+    world.settle();
+    assert!(world.alive.is_empty());
+}
+
+/// No balancer sends anything to a server that has never been ready.
+#[test]
+fn a_server_that_has_never_served_stops_without_delay() {
+    let mut world = World::start(1);
+    world.plan.set_patience(Patience {
+        delay: DELAY,
+        ..PATIENCE
+    });
+    assert_eq!(
+        world.feed(Event::Stop),
+        [Action::StopAll, Action::Stop(WorkerId(1))]
     );
 }
 

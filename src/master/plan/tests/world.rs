@@ -235,6 +235,10 @@ impl Watched {
             }
             Action::Retire(worker) => self.retire(worker)?,
             Action::StopAll => must!(self.stopping, "{action:?} unasked"),
+            // This world's patience has no delay: see tests.rs for one that has.
+            Action::Delay | Action::Unready(_) => {
+                return Err(format!("{action:?} without a delay"));
+            }
             Action::Stop(worker) => {
                 must!(self.stopping, "{action:?} unasked");
                 let known = self.living(worker)?;
