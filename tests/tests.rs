@@ -4,6 +4,7 @@
 //! - `access_log`: a line a request, never forged, lost in silence, or waited for.
 //! - `admin`: metrics, status and the live page; `canvas-cluster status`.
 //! - `api`: the API table, row by row, over every store.
+//! - `balancers`: several hosts behind nginx and HAProxy are restarted, upgraded, killed and cut off.
 //! - `cache`: Redis is filled, dropped, distrusted and never needed.
 //! - `checker`: no reader sees less than was acknowledged, while workers, connections and Redis die.
 //! - `coherence`: a write is visible to every worker once it is answered.
@@ -54,6 +55,7 @@
 mod access_log;
 mod admin;
 mod api;
+mod balancers;
 mod cache;
 mod checker;
 mod coherence;

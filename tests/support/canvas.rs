@@ -32,6 +32,8 @@ pub struct Canvas {
     /// The name to run it by, instead of its own.
     program: Option<PathBuf>,
     own_network: bool,
+    /// The network namespace that it runs in, by name.
+    network: Option<String>,
     /// A filter of system calls that it finds in force.
     filter: Option<Arc<BpfProgram>>,
     /// A capability that it must not have, as setpriv(1) writes it.
@@ -72,6 +74,7 @@ impl Canvas {
             open_files: None,
             program: None,
             own_network: false,
+            network: None,
             filter: None,
             lacking: None,
             stdout: None,
@@ -152,6 +155,12 @@ impl Canvas {
         self
     }
 
+    /// Runs it in this network namespace. Takes root.
+    pub fn network(mut self, name: &str) -> Self {
+        self.network = Some(name.to_owned());
+        self
+    }
+
     /// The folder that `$XDG_DATA_HOME` names.
     pub fn data_home(&self) -> PathBuf {
         self.home.join("data")
@@ -217,6 +226,12 @@ impl Canvas {
         let program = self.program.as_deref().unwrap_or(binary());
         let mut command = match self.open_files {
             None if !self.passed.is_empty() => self.passing_command(),
+            None if self.network.is_some() => {
+                let mut command = guarded("ip", Signal::SIGKILL, None);
+                command.args(["netns", "exec"]).args(&self.network);
+                command.arg(program);
+                command
+            }
             None if self.own_network => {
                 let mut command = guarded("unshare", Signal::SIGKILL, None);
                 command.args(["--net", "--"]).arg(program);

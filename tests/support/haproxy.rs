@@ -6,8 +6,11 @@ use std::process::{Child, Stdio};
 use nix::sys::signal::Signal;
 
 use super::dir::Dir;
+use super::nginx::{replace_one, replace_servers};
 use super::process::{end, find_program, free_port, guarded, spawn};
 use super::wait::{PATIENCE, comes_true};
+
+const CONFIGURATION: &str = include_str!("../../haproxy/haproxy.cfg");
 
 pub struct HaProxy {
     child: Child,
@@ -17,18 +20,42 @@ pub struct HaProxy {
 }
 
 impl HaProxy {
+    /// Starts it with `haproxy/haproxy.cfg` itself before three servers: only addresses are others, and its
+    /// patience for their answers where that is given.
+    pub fn as_documented(servers: &[SocketAddr], patience: Option<&str>) -> Self {
+        HaProxy::start(|address| {
+            let text = replace_servers(CONFIGURATION, servers);
+            let text = replace_one(&text, "bind :80", &format!("bind {address}"));
+            let text = replace_one(&text, "maxconn 20000", "maxconn 2000");
+            match patience {
+                Some(patience) => {
+                    let longer = format!("timeout server {patience}");
+                    let text = replace_one(&text, "timeout server 5s", &longer);
+                    let longer = format!("timeout check {patience}");
+                    replace_one(&text, "timeout check 3s", &longer)
+                }
+                None => text,
+            }
+        })
+    }
+
     /// Passes HTTP on to `server`, with these options for it (`send-proxy`, …) and these lines more in the section.
     pub fn before(server: SocketAddr, options: &str, lines: &[&str]) -> Self {
-        let dir = Dir::new();
-        for _ in 0..5 {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-            let config = format!(
+        HaProxy::start(|address| {
+            format!(
                 "global\n    maxconn 200\n\
                  defaults\n    mode http\n    timeout connect 30s\n    timeout client 30s\n    timeout server 30s\n\
                  listen shop\n    bind {address}\n    {}\n    server one {server} {options}\n",
                 lines.join("\n    ")
-            );
-            let config = dir.write("haproxy.cfg", &config);
+            )
+        })
+    }
+
+    fn start(configuration: impl Fn(SocketAddr) -> String) -> Self {
+        let dir = Dir::new();
+        for _ in 0..5 {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            let config = dir.write("haproxy.cfg", &configuration(address));
             let program = find_program("haproxy", "/usr/local");
             let mut command = guarded(program, Signal::SIGKILL, None);
             command

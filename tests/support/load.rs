@@ -1,5 +1,5 @@
 //! A closed-loop load: some clients, each sending its next request as soon as the last is answered. It counts
-//! what became of every request and stops by itself after a minute at the latest.
+//! what became of every request and stops by itself after three minutes at the latest.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::http::{Client, Request, Trouble};
 use super::wait::{PATIENCE, wait_until};
 
 /// No load runs longer than this.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// How clients use connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

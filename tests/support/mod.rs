@@ -1,6 +1,6 @@
 //! The workshop of the tests: private folders, real PostgreSQL and Redis servers, the real binary, a small
 //! HTTP client, a load generator, and crowds of clients that misbehave. Everything a room here starts dies with the test process, waits on
-//! events, and listens on loopback only.
+//! events, and listens on loopback, or in network namespaces of its own, only.
 
 pub mod backend;
 pub mod bystander;
@@ -15,6 +15,8 @@ pub mod ledger;
 pub mod load;
 pub mod log;
 pub mod manager;
+pub mod namespaces;
+pub mod nginx;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;

@@ -2,7 +2,7 @@
 //! reset, exactly the answer to one question is lost, or answers come byte by byte.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ const DRIP: Duration = Duration::from_millis(200);
 
 /// A relay to a port of this host. Its threads end with it.
 pub struct Relay {
+    address: IpAddr,
     port: u16,
     network: Arc<Network>,
 }
@@ -48,7 +49,12 @@ enum Weather {
 
 impl Relay {
     pub fn to(target: u16) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Relay::on(Ipv4Addr::LOCALHOST.into(), target)
+    }
+
+    /// One that is reached at this address.
+    pub fn on(address: IpAddr, target: u16) -> Relay {
+        let listener = TcpListener::bind((address, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let network = Arc::new(Network {
             weather: Mutex::new(Weather::Fair),
@@ -67,7 +73,11 @@ impl Relay {
                 thread::spawn(move || sky.carry(client, target));
             }
         });
-        Relay { port, network }
+        Relay {
+            address,
+            port,
+            network,
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -78,7 +88,7 @@ impl Relay {
     pub fn url(&self, direct: &str, target: u16) -> String {
         let (theirs, ours) = (
             format!("127.0.0.1:{target}"),
-            format!("127.0.0.1:{}", self.port),
+            format!("{}:{}", self.address, self.port),
         );
         assert!(direct.contains(&theirs), "a URL to the relay's target");
         direct.replace(&theirs, &ours)
@@ -125,7 +135,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.network.set(Weather::Over);
         // The acceptor notices with its next connection.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect((self.address, self.port));
     }
 }
 
