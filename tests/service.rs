@@ -99,6 +99,34 @@ fn the_manager_hears_each_phase_in_its_order() {
     assert!((32_000_000..60_000_000).contains(&more), "{more}");
 }
 
+/// A delay counts too, and the manager hears of the stop when it begins.
+#[test]
+fn the_manager_is_told_how_long_a_delayed_stop_takes() {
+    let (backend, manager) = (Backend::sqlite(), Manager::new());
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let delayed = ["--drain-delay", "5m", "--drain-timeout", "10m"];
+    let mut server = start(canvas(&backend, &manager, address).args(delayed));
+    manager.hear_until("READY=1");
+    server.signal(Signal::SIGTERM);
+    let notices = manager.hear_until("STOPPING=1");
+    let status = notices.last().and_then(|notice| notice.value("STATUS="));
+    assert!(
+        status.is_some_and(|status| status.contains("about to stop")),
+        "{status:?}"
+    );
+    let more = |notice: Notice| -> u64 {
+        let more = notice.value("EXTEND_TIMEOUT_USEC=");
+        more.and_then(|more| more.parse().ok()).expect("a time")
+    };
+    assert_eq!(more(manager.hear()), 904_000_000);
+    // What is left once the delay is skipped.
+    server.stop_with(Signal::SIGTERM);
+    let mut notices = manager.heard();
+    notices.retain(|notice| notice.value("EXTEND_TIMEOUT_USEC=").is_some());
+    let left: Vec<u64> = notices.into_iter().map(more).collect();
+    assert_eq!(left, [604_000_000]);
+}
+
 #[test]
 fn the_status_line_follows_the_requests_and_says_nothing_twice() {
     let _machine = alone();
