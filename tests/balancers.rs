@@ -142,8 +142,8 @@ impl Loads {
         Loads {
             balancer,
             shoe,
-            reads: Load::start(address, Style::KeepAlive, READERS, reads.collect()),
-            posts: Load::start(address, Style::KeepAlive, WRITERS, posts),
+            reads: Load::start(address, Style::Paced, READERS, reads.collect()),
+            posts: Load::start(address, Style::Paced, WRITERS, posts),
         }
     }
 
@@ -175,6 +175,14 @@ impl Loads {
     }
 }
 
+/// How many hosts HAProxy takes for ready.
+fn hosts_ready(haproxy: &HaProxy) -> String {
+    let answer = Client::connect(haproxy.address())
+        .and_then(|mut client| client.get("/hosts-ready"))
+        .expect("an answer of HAProxy's");
+    answer.expect(200).text().trim().to_owned()
+}
+
 fn delayed() -> String {
     format!("{}s", DRAIN_DELAY.as_secs())
 }
@@ -204,9 +212,7 @@ fn restarts_and_upgrades_of_every_host_are_noticed_by_nobody() {
         host.start_again();
         // As README has it: the next one when the balancer knows that this one is back.
         wait_until(PATIENCE, "HAProxy to count the host again", || {
-            let ready = Client::connect(haproxy.address())
-                .and_then(|mut client| client.get("/hosts-ready"));
-            ready.is_ok_and(|answer| answer.text() == "3\n")
+            hosts_ready(&haproxy) == "3"
         });
         wait();
     }
@@ -338,9 +344,14 @@ fn of_a_host_that_is_cut_off_only_posts_in_flight_are_lost() {
         // Its sockets take what comes, and nobody answers.
         None => stop_all(hosts[0].server(), Signal::SIGSTOP),
     }
-    for _ in 0..3 {
-        loads.iter().for_each(Loads::wait);
-    }
+    // Long enough for both to find out, each in its way.
+    wait_until(PATIENCE, "nginx to miss an answer", || {
+        nginx.complaints().contains("upstream timed out")
+    });
+    wait_until(PATIENCE, "HAProxy to leave the host out", || {
+        hosts_ready(&haproxy) == "2"
+    });
+    loads.iter().for_each(Loads::wait);
     match &hosts[0].namespace {
         Some(namespace) => namespace.heal(),
         None => stop_all(hosts[0].server(), Signal::SIGCONT),

@@ -300,7 +300,7 @@ fn deaths_cost_what_the_dead_had_accepted() {
             assert!(tally.other.is_empty(), "{tally:?}");
             match style {
                 // Each of them was waiting for an answer, or sent its next request to nobody.
-                Style::KeepAlive => assert_eq!(lost, accepted, "{tally:?}"),
+                Style::KeepAlive | Style::Paced => assert_eq!(lost, accepted, "{tally:?}"),
                 // Some of them had been answered, and were only not closed yet.
                 Style::ConnectionPerRequest => {
                     assert!(lost.is_subset(&accepted), "{lost:?} {accepted:?} {tally:?}");

@@ -14,11 +14,16 @@ use super::wait::{PATIENCE, wait_until};
 /// No load runs longer than this.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// What a paced client lets pass after each answer.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// How clients use connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// One connection a client, replaced when the server announces that it closes it or when it breaks.
     KeepAlive,
+    /// The same, with a pause behind each answer: for tests in which others need the processors more than the load does.
+    Paced,
     /// A new connection for each request.
     ConnectionPerRequest,
 }
@@ -200,6 +205,9 @@ fn run_client(
         let spent = connection
             .as_ref()
             .is_none_or(|client| client.told_to_close);
+        if style == Style::Paced {
+            thread::sleep(PAUSE);
+        }
         if style == Style::ConnectionPerRequest || answer.is_err() || spent {
             connection = None;
         }

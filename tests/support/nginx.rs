@@ -15,7 +15,7 @@ pub struct Nginx {
     child: Child,
     address: SocketAddr,
     /// Holds its configuration and logs.
-    _dir: Dir,
+    dir: Dir,
 }
 
 /// Replaces what is there exactly once.
@@ -94,7 +94,7 @@ impl Nginx {
                 return Nginx {
                     child,
                     address,
-                    _dir: dir,
+                    dir,
                 };
             }
             end(&mut child);
@@ -104,6 +104,11 @@ impl Nginx {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it has complained of so far.
+    pub fn complaints(&self) -> String {
+        std::fs::read_to_string(self.dir.join("error.log")).expect("nginx's log")
     }
 }
 
