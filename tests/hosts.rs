@@ -407,7 +407,7 @@ fn a_worker_opens_no_more_connections_than_its_part() {
         "--lanes",
         "4",
         "--request-timeout",
-        "1m",
+        "20s",
     ];
     let mut server = canvas.args(patient).start();
     server.allow("the database lets 6 connections in");

@@ -118,13 +118,13 @@ fn the_manager_is_told_how_long_a_delayed_stop_takes() {
         let more = notice.value("EXTEND_TIMEOUT_USEC=");
         more.and_then(|more| more.parse().ok()).expect("a time")
     };
-    assert_eq!(more(manager.hear()), 904_000_000);
+    assert_eq!(more(manager.hear()), 909_000_000);
     // What is left once the delay is skipped.
     server.stop_with(Signal::SIGTERM);
     let mut notices = manager.heard();
     notices.retain(|notice| notice.value("EXTEND_TIMEOUT_USEC=").is_some());
     let left: Vec<u64> = notices.into_iter().map(more).collect();
-    assert_eq!(left, [604_000_000]);
+    assert_eq!(left, [609_000_000]);
 }
 
 #[test]

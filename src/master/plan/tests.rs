@@ -400,7 +400,7 @@ fn a_delayed_stop_serves_on_until_the_delay_is_over() {
     );
     assert_eq!(
         world.plan.longest_stop(),
-        DELAY + PATIENCE.drain + 2 * KILL_GRACE
+        DELAY + PATIENCE.drain + 2 * KILL_GRACE + BURIAL
     );
     // Who dies is replaced as ever.
     let spawned = spawned(&world.die(WorkerId(1)));
