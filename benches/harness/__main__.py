@@ -10,15 +10,12 @@ import threading
 import time
 import traceback
 
-from . import experiments, machine, processes, report
+from . import budget, experiments, machine, processes, report
 from .bench import Bench
 from .field import Field
 from .generators import Generators
 from .layout import Layout
 from .results import Results
-
-# Seconds after which the whole run ends, whatever it is doing.
-LIMIT, QUICK_LIMIT = 3500, 590
 
 
 def arguments():
@@ -58,7 +55,10 @@ def main():
         stale = report.stale(results, out, layout.root / "README.md")
         for name in stale:
             print(f"benches/run: {name} is not what results.json makes; benches/run report does that", file=sys.stderr)
-        return 1 if stale else 0
+        wrong = budget.problems([experiment.NAME for experiment in experiments.ALL])
+        for sentence in wrong:
+            print(f"benches/run: {sentence}", file=sys.stderr)
+        return 1 if stale or wrong else 0
     if asked.command == "measure":
         code = measure(layout, results, asked)
     else:
@@ -77,7 +77,7 @@ def main():
 def measure(layout, results, asked):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, end)
-    limit = QUICK_LIMIT if asked.quick else LIMIT
+    limit = budget.QUICK_LIMIT if asked.quick else budget.LIMIT
     signal.alarm(limit)
     until = time.monotonic() + limit
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -85,21 +85,25 @@ def measure(layout, results, asked):
     chosen = [experiment for experiment in experiments.RUN if not asked.only or experiment.NAME in asked.only]
     # Shoes in the table: so many that no cache of the database's decides, and few enough to be there in seconds.
     rows, sqlite_rows = (20_000, 20_000) if asked.quick else (1_000_000, 200_000)
-    failed = []
+    failed, took = [], {}
     code = 0
     try:
         environment = machine.environment(layout)
         with Field(layout, rows, sqlite_rows) as field:
-            bench = Bench(field, Generators(layout.tools, layout.python, field.folder), asked.quick, layout, until)
+            bench = Bench(field, Generators(layout.tools, layout.python, field.folder), asked.quick, layout)
             for experiment in chosen:
+                begun = time.monotonic()
+                bench.until = min(begun + budget.of(experiment.NAME, asked.quick), until - budget.SPARE)
                 if not conduct(experiment, bench, results, environment):
                     failed.append(experiment.NAME)
+                took[experiment.NAME] = time.monotonic() - begun
     except Ended as why:
         print(f"benches/run: {why}; what was measured is kept", file=sys.stderr)
         code = 130
     finally:
         signal.alarm(0)
         processes.stop_all()
+    print(f"== How long it took\n{budget.table(took, asked.quick)}", flush=True)
     if failed:
         print(f"benches/run: failed: {', '.join(failed)}", file=sys.stderr)
         return code or 1

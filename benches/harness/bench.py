@@ -20,7 +20,7 @@ class Bench:
     generators: Generators
     quick: bool
     layout: Layout
-    # The moment (monotonic) when the whole run ends.
+    # The moment (monotonic) when the experiment's time is over.
     until: float = float("inf")
     # Called with what is known so far, to be kept if the rest fails.
     keep: object = lambda data: None
@@ -34,14 +34,9 @@ class Bench:
     def pick(self, full, quick):
         return quick if self.quick else full
 
-    def rounds(self, full_budget, quick_budget, most=5, quick_most=3):
-        """At least five rounds in the full run, while the budget (seconds) lasts."""
-        return stats.Rounds(self.pick(most, quick_most), self.pick(full_budget, quick_budget))
-
-    @property
-    def left(self):
-        """Seconds until the whole run ends."""
-        return self.until - time.monotonic()
+    def rounds(self, most=5, quick_most=2, parts=1):
+        """So many rounds, while the experiment's time lasts: of what is left of it, the part of one of so many that are still to come."""
+        return stats.Rounds(self.pick(most, quick_most), (self.until - time.monotonic()) / parts)
 
     @property
     def shoes(self):

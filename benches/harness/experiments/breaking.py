@@ -18,11 +18,14 @@ ERRORS = 0.01
 # … or a p99 over this many milliseconds.
 SLOW = 1000
 
-# The steps between rates.
-STEP = 1.1
+# The steps between rates, in a whole run and in a quick one.
+STEP, QUICK_STEP = 1.1, 1.25
 
 # The most steps in one direction.
-STEPS = 12
+STEPS, QUICK_STEPS = 12, 3
+
+# How long a rate must hold: what waits longer than SLOW must have the time to.
+SECONDS = 1
 
 # No rate is tried above it: one generator on a shared machine can't keep it.
 HIGHEST = 200_000
@@ -32,10 +35,10 @@ def holds(sample):
     return error_share(sample) <= ERRORS and sample["p99"] <= SLOW
 
 
-def search(bench, server, method, seconds, start, samples, number, steps):
-    """The highest rate that holds, looked for by steps up or down from `start`."""
+def search(bench, server, method, start, samples, number, step, steps):
+    """The highest rate that holds, looked for by so many steps at most up or down from `start`."""
     def tried(rate):
-        sample = bench.measure(server, bench.paced(round(rate), seconds, method), method=method, asked_rate=round(rate), round=number)
+        sample = bench.measure(server, bench.paced(round(rate), SECONDS, method), method=method, asked_rate=round(rate), round=number)
         samples.append({**sample, "holds": holds(sample)})
         return holds(sample)
 
@@ -43,39 +46,43 @@ def search(bench, server, method, seconds, start, samples, number, steps):
     if tried(rate):
         best = rate
         for _ in range(steps):
-            rate *= STEP
+            rate *= step
             if rate > HIGHEST or not tried(rate):
                 break
             best = rate
         return best
     for _ in range(steps):
-        rate /= STEP
+        rate /= step
         if tried(rate):
             return rate
     return 0
 
 
 def run(bench):
-    seconds = 1
+    step = bench.pick(STEP, QUICK_STEP)
     samples, found = [], []
-    for method, kinds in FIELDS:
+
+    def data():
+        return {"samples": drop_words(samples), "found": found, "step": step, "command": samples[0]["command"]}
+
+    for at, (method, kinds) in enumerate(FIELDS):
         servers = [bench.field.start(kind, bench.cores) for kind in kinds]
         bench.warm_up(*servers)
         # A closed loop tells about where it will be.
         starts = {server.kind: bench.capacity(server, method) * 0.8 for server in servers}
-        for number in bench.rounds(110, 22, quick_most=1):
+        for number in bench.rounds(quick_most=1, parts=len(FIELDS) - at):
             for server in servers:
                 # The first round walks far, the others begin where the one before has ended.
-                steps = STEPS if number == 0 else 3
-                best = search(bench, server, method, seconds, starts[server.kind], samples, number, steps)
+                steps = bench.pick(STEPS, QUICK_STEPS) if number == 0 else 3
+                best = search(bench, server, method, starts[server.kind], samples, number, step, steps)
                 if best:
                     starts[server.kind] = best
                 found.append({"server": server.kind, "method": method, "round": number, "rate": round(best)})
         for server in servers:
             server.stop()
         bench.say(f"{method} of {', '.join(kinds)}")
-        bench.keep({"samples": drop_words(samples), "found": found, "command": samples[0]["command"]})
-    return {"samples": drop_words(samples), "found": found, "command": samples[0]["command"]}
+        bench.keep(data())
+    return data()
 
 
 def breaks_at(data, kind, method):
@@ -85,7 +92,7 @@ def breaks_at(data, kind, method):
 
 def text(data):
     parts = [f"The highest constant rate that is answered with at most {ERRORS:.0%} of errors and within a second by 99 of 100 (open loop, "
-             f"at most 256 requests waiting), with one worker a core; found in steps of {STEP - 1:.0%}, anew in each round. The generator "
+             f"at most 256 requests waiting), with one worker a core; found in steps of {data.get('step', STEP) - 1:.0%}, anew in each round. The generator "
              "shares the processors: the fastest servers are held back by it."]
     for method in ("GET", "POST"):
         rows = []

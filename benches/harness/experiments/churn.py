@@ -15,7 +15,7 @@ def run(bench):
     servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
     bench.warm_up(*servers)
     samples = []
-    for number in bench.rounds(60, 20):
+    for number in bench.rounds():
         for server in servers:
             samples.append(bench.measure(server, bench.hot(seconds, close=True), round=number))
     for server in servers:

@@ -12,7 +12,7 @@ KINDS = ["ours-sqlite", "ours", "ours-redis", "nginx", "actix", "actix-redis", "
 
 def run(bench):
     samples = []
-    for number in bench.rounds(150, 40):
+    for number in bench.rounds():
         for kind in KINDS:
             with stats.Watch() as watch:
                 server = bench.field.start(kind, bench.cores)

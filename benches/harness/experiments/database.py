@@ -24,18 +24,18 @@ COLUMNS = "shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2"
 
 
 def run(bench):
-    seconds = bench.pick(3, 2)
+    seconds = bench.pick(3, 1)
     servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
     chance = random.Random(1)
     shoes = [chance.randrange(1, bench.field.rows + 1) for _ in range(ASKED)]
     loads = {"GET": lambda server: bench.generators.wrk(server.base, seconds, shoes=shoes), "POST": bench.post(seconds)}
     scripts = {"GET": read_script(bench), "POST": write_script(bench)}
     bench.warm_up(*servers)
-    best = {method: max(CLIENTS, key=lambda clients: pgbench(bench, scripts[method], clients, 2)["rate"]) for method in scripts}
+    best = {method: max(CLIENTS, key=lambda clients: pgbench(bench, scripts[method], clients, bench.pick(2, 1))["rate"]) for method in scripts}
     samples = []
     # Reads first: shoes that are written to have more rows to answer with.
-    for method, script in scripts.items():
-        for number in bench.rounds(75, 20):
+    for at, (method, script) in enumerate(scripts.items()):
+        for number in bench.rounds(parts=len(scripts) - at):
             with stats.Watch() as watch:
                 theirs = pgbench(bench, script, best[method], seconds)
             samples.append({**theirs, "server": "pgbench", "method": method, "round": number, "seen": watch.seen})

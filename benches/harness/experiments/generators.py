@@ -15,7 +15,7 @@ def run(bench):
     with bench.field.start("ours-redis", bench.cores) as server:
         bench.warm_up(server)
         loads = {"oha": bench.paced(RATE, seconds), "k6": lambda s: bench.generators.k6(s.base, RATE, seconds, bench.shoes)}
-        for number in bench.rounds(90, 30):
+        for number in bench.rounds():
             for tool, load in loads.items():
                 sample = bench.measure(server, load, tool=tool, round=number)
                 commands[tool] = sample["command"]

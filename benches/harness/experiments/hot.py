@@ -22,7 +22,7 @@ def run(bench):
     load = bench.hot(seconds, cpus=generator_cpus)
     for server in servers:
         load(server)
-    for number in bench.rounds(120, 40, most=10):
+    for number in bench.rounds(most=10):
         for server in servers:
             samples.append(bench.measure(server, load, round=number))
     for server in servers:

@@ -72,7 +72,7 @@ def is_whole(answer):
 def run(bench):
     count = min(CROWD, nofile() - SPARE)
     samples, offset = [], 0
-    for number in bench.rounds(200, 60, most=5, quick_most=1):
+    for number in bench.rounds(quick_most=1):
         for kind in KINDS:
             with bench.field.start(kind, bench.cores) as server:
                 # What every later connection finds there.

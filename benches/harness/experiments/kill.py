@@ -18,11 +18,11 @@ PAUSE = 1.0
 
 
 def run(bench):
-    seconds = bench.pick(8, 4)
+    seconds = bench.pick(8, 3)
     servers = [bench.field.start(kind, max(2, bench.cores)) for kind in KINDS]
     bench.warm_up(*servers)
     samples = []
-    for number in bench.rounds(260, 45):
+    for number in bench.rounds(quick_most=1):
         for server in servers:
             kills = []
 

@@ -9,7 +9,7 @@ NAME = "overload"
 TITLE = "Overload"
 
 KINDS = ["ours-uncached", "actix", "node"]
-FACTORS = [0.5, 1, 2, 3, 5]
+FACTORS, QUICK_FACTORS = [0.5, 1, 2, 3, 5], [1, 2, 5]
 
 # Enough clients for what waits at five times the capacity.
 CONNECTIONS = 2000
@@ -28,9 +28,9 @@ def run(bench):
         bench.warm_up(*servers[method])
         for server in servers[method]:
             capacities[f"{server.kind} {method}"] = bench.capacity(server, method, bench.pick(3, 1))
-    for number in bench.rounds(380, 90, most=5, quick_most=1):
+    for number in bench.rounds(quick_most=1):
         for method in databases:
-            for factor in FACTORS:
+            for factor in bench.pick(FACTORS, QUICK_FACTORS):
                 for server in servers[method]:
                     rate = max(1, round(capacities[f"{server.kind} {method}"] * factor))
                     load = bench.paced(rate, seconds, method, connections=CONNECTIONS)

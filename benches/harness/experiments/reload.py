@@ -29,11 +29,11 @@ def hup(server):
 
 
 def run(bench):
-    seconds = bench.pick(8, 3)
+    seconds = bench.pick(8, 2)
     servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
     bench.warm_up(*servers)
     samples = []
-    for number in bench.rounds(220, 40):
+    for number in bench.rounds():
         for server in servers:
             for state in ("quiet", "reloading"):
                 more = {"begin": hup(server)} if state == "reloading" else {}

@@ -18,7 +18,7 @@ def run(bench):
     servers = {kind: bench.field.start(kind, bench.cores) for kind in READS}
     bench.warm_up(*servers.values())
     samples = []
-    for number in bench.rounds(300, 80):
+    for number in bench.rounds():
         for method, kinds, load in [("GET", READS, bench.hot(seconds)), ("POST", WRITES, bench.post(seconds))]:
             for kind in kinds:
                 # The demo catalogue of SQLite has fewer shoes than POST adds to, which is no matter.

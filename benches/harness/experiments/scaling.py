@@ -14,7 +14,7 @@ def run(bench):
     servers = [bench.field.start("ours", workers) for workers in WORKERS]
     bench.warm_up(*servers)
     samples = []
-    for number in bench.rounds(90, 30):
+    for number in bench.rounds():
         for server in servers:
             samples.append(bench.measure(server, bench.hot(seconds), round=number))
     memory = {str(server.workers): server.memory() for server in servers}

@@ -82,7 +82,7 @@ def run(bench):
     path = field.folder / "rows.copy"
     samples, data = [], {"rows": rows, "command": f"canvas-cluster seed --rows {rows}; psql -c '\\copy shoe_images from rows.copy'"}
     server = bench.layout.server
-    for number in bench.rounds(420, 60):
+    for number in bench.rounds():
         url = fresh(field, "seeded")
         env = {**clean_environment(), "CANVAS_DATABASE_URL": url}
         with stats.Watch() as watch:

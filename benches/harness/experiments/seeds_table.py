@@ -9,10 +9,10 @@ from ..plots import lines
 NAME = "seeds-table"
 TITLE = "The seed's tables"
 
-# Seconds for what comes after it: stopping, and the report.
-SPARE = 25
-
 RATES = [1, 10, 100, 1000, 2000, 2500, 3500, 10_000]
+
+# From where it becomes interesting.
+QUICK_RATES = RATES[3:4] + RATES[5:]
 WORKERS = [1, 2, 4]
 
 # Which of our kinds and which of the baseline's stand for a column of the seed's.
@@ -42,11 +42,9 @@ def run(bench):
     for number, (workers, cache) in enumerate(fields):
         servers = [bench.field.start(kind, workers) for kind in PAIRS[cache]]
         bench.warm_up(*servers)
-        # Of the time that is left each field has its part.
-        budget = min(215, (bench.left - SPARE) / (len(fields) - number))
-        for turn in bench.rounds(budget, min(36, budget), most=5, quick_most=1):
+        for turn in bench.rounds(quick_most=1, parts=len(fields) - number):
             for method in ("GET", "POST"):
-                for rate in RATES:
+                for rate in bench.pick(RATES, QUICK_RATES):
                     # The lowest rates need the time for a request at all.
                     seconds = 1 if rate <= 10 else 0.6
                     for server in servers:
