@@ -227,13 +227,13 @@ class Field:
         for attempt in range(3):
             # Another program may take the port between our look and the start.
             port = free_port()
-            folder = self.folder / f"{kind}-{self._next()}"
-            folder.mkdir(mode=0o700)
+            folder = self.private_folder(kind)
             command, env = getattr(self, "_" + what.program)(what, workers, port, folder, database)
             process = Process(what.label, command, folder / "log", env=env, cwd=folder, cpus=cpus)
             server = Server(kind, workers, process, port, stores)
             try:
-                self._wait_for(server, patience)
+                self.await_answer(server.base, process, patience)
+                server.first_answer = time.monotonic() - process.started
                 return server
             except Failed:
                 process.stop()
@@ -241,19 +241,25 @@ class Field:
                     raise
         raise AssertionError
 
-    def _wait_for(self, server, patience):
-        until = server.process.started + patience
+    def private_folder(self, name):
+        folder = self.folder / f"{name}-{self._next()}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    @staticmethod
+    def await_answer(base, process, patience=START):
+        """Waits until a server has answered a request, or fails."""
+        until = process.started + patience
         while True:
             try:
-                with urllib.request.urlopen(server.base + "/api/images/?shoe_id=1", timeout=5) as answer:
+                with urllib.request.urlopen(base + "/api/images/?shoe_id=1", timeout=5) as answer:
                     answer.read()
-                server.first_answer = time.monotonic() - server.process.started
                 return
             except OSError as error:
-                if server.process.ended():
-                    raise Failed(f"{server.label} ended at once: {server.process.tail()}") from error
+                if process.ended():
+                    raise Failed(f"{process.name} ended at once: {process.tail()}") from error
                 if time.monotonic() > until:
-                    raise Failed(f"{server.label} does not answer: {error}; {server.process.tail()}") from error
+                    raise Failed(f"{process.name} does not answer: {error}; {process.tail()}") from error
                 time.sleep(0.001)
 
     def _ours(self, what, workers, port, folder, database):
