@@ -61,6 +61,8 @@ def main():
         return 1 if stale or wrong else 0
     if asked.command == "measure":
         code = measure(layout, results, asked)
+        # What is kept is rounded: the report is made of that, as it will be the next time.
+        results = Results(results.path)
     else:
         code = 0 if results.experiments else 1
     if not results.experiments:
