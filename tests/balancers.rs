@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::checker::assert_coherent;
 use crate::support::checker::check;
 use crate::support::haproxy::HaProxy;
 use crate::support::http::Request;
@@ -434,18 +435,6 @@ fn hosts_agree_within_the_bound_while_their_links_break() {
         host.postgres.heal();
         host.redis.heal();
     }
-    println!(
-        "three hosts, {cuts} links cut: {} reads, {} writes acknowledged, {} unknown, {} refused; {:?} old at most, control {:?}",
-        verdict.reads,
-        verdict.acknowledged,
-        verdict.unknown,
-        verdict.refused,
-        verdict.oldest,
-        verdict.slowest
-    );
-    assert!(verdict.violations.is_empty(), "{verdict:?}");
-    assert!(
-        cuts > 1 && verdict.reads > 100 && verdict.acknowledged > 10,
-        "too little happened: {cuts} cuts, {verdict:?}"
-    );
+    assert_coherent(&format!("three hosts, {cuts} links cut"), &verdict);
+    assert!(cuts > 1, "{cuts} cuts are too few");
 }

@@ -67,8 +67,9 @@ fn kill_a_worker(server: &Server, random: &mut fastrand::Rng) {
     }
 }
 
+/// Prints what was seen, and fails if it was too little or not in order.
 #[track_caller]
-fn assert_coherent(what: &str, verdict: &Verdict) {
+pub fn assert_coherent(what: &str, verdict: &Verdict) {
     println!(
         "{what}: {} reads, {} writes acknowledged, {} unknown, {} refused; on another host {:?} old at most, control {:?}",
         verdict.reads,
