@@ -43,7 +43,8 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Takes a descriptor over that whoever started this process opened for it and named (`LISTEN_FDS`). Once for each.
+/// Takes a descriptor over that somebody else opened and named: whoever started this process (`LISTEN_FDS`), or who sent it over a
+/// socket (unix(7)). Once for each.
 ///
 /// # Errors
 /// `EBADF`: there is none of this number.

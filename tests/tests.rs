@@ -66,6 +66,7 @@ mod crowd;
 mod degraded;
 mod failover;
 mod floods;
+mod handoff;
 mod harness;
 mod hosts;
 mod house;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use subtle::ConstantTimeEq;
 
 use super::document::Documents;
@@ -174,9 +175,10 @@ impl<B: Backend> App<B> {
     ) -> Result<Response, Failure> {
         Ok(match call {
             Call::Shoe(shoe_id) => {
-                let page = |json| self.manners.page(JSON, json);
-                self.manners
-                    .show(asked, &*self.backend.shoe(shoe_id, &page, context)?)
+                let page = self
+                    .backend
+                    .shoe(shoe_id, &|json| self.shoe_page(json), context)?;
+                self.manners.show(asked, &page)
             }
             Call::Row(id) => match self.backend.row(id, context)? {
                 Some(json) => self.manners.show(asked, &self.manners.page(JSON, json)),
@@ -214,13 +216,18 @@ impl<B: Backend> App<B> {
             Call::Allow(methods) => Response::new(204).header("Allow", methods),
             Call::Page(call) => self.site.answer(call, asked, &self.manners, |shoe_id| {
                 self.backend
-                    .shoe(shoe_id, &|json| self.manners.page(JSON, json), context)
+                    .shoe(shoe_id, &|json| self.shoe_page(json), context)
             })?,
         })
     }
 }
 
 impl<B: Backend> App<B> {
+    /// A shoe's rows as they are answered and kept.
+    pub fn shoe_page(&self, json: Bytes) -> Page {
+        self.manners.page(JSON, json)
+    }
+
     /// Decides from the head what is to be done.
     fn route(&self, head: &Head<'_>) -> Result<Call, Box<Response>> {
         let (path, query) = match head.target {

@@ -62,6 +62,29 @@ pub enum Found<V> {
     Nothing(Option<Stamp>),
 }
 
+/// An answer as the cache of one worker hands it to that of another on the same host.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Handed<V> {
+    pub shoe_id: i32,
+    pub answer: V,
+    /// The generation that it was asked for under.
+    pub generation: u64,
+    /// Milliseconds until its time is over; negative when that was so long ago.
+    pub left: i64,
+}
+
+impl<V> Handed<V> {
+    /// The same with another answer.
+    pub fn map<W>(self, answer: impl FnOnce(V) -> W) -> Handed<W> {
+        Handed {
+            shoe_id: self.shoe_id,
+            answer: answer(self.answer),
+            generation: self.generation,
+            left: self.left,
+        }
+    }
+}
+
 #[derive(Clone)]
 struct ByBytes;
 
@@ -144,6 +167,46 @@ impl<V: Clone> L1<V> {
             };
             answers.insert(shoe_id, kept);
         }
+    }
+}
+
+impl<V: Clone> L1<V> {
+    /// All that counts, for a worker that starts. `now` as in [`L1::find`].
+    pub fn hand_on(&self, now: u64) -> Vec<Handed<V>> {
+        let Some(answers) = self.answers() else {
+            return Vec::new();
+        };
+        let counting = answers.iter().filter(|(shoe_id, kept)| {
+            self.stamp(**shoe_id) == Some(kept.stamp) && now < kept.until + LATE
+        });
+        counting
+            .map(|(shoe_id, kept)| Handed {
+                shoe_id: *shoe_id,
+                answer: kept.answer.clone(),
+                generation: kept.stamp.generation,
+                left: kept.until as i64 - now as i64,
+            })
+            .collect()
+    }
+
+    /// Takes an answer over from a worker that has served beside this one all along and heard whatever this one would have. True
+    /// if it counts: the host's generations say so, whoever loaded them.
+    pub fn take_over(&self, handed: Handed<V>, bytes: usize, now: u64) -> bool {
+        let Some(stamp) = self.stamp(handed.shoe_id) else {
+            return false;
+        };
+        let counts = stamp.hears_others() && stamp.generation == handed.generation;
+        if counts && let Some(mut answers) = self.answers() {
+            let left = handed.left.min(self.ttl as i64);
+            let kept = Kept {
+                answer: handed.answer,
+                bytes,
+                stamp,
+                until: now.saturating_add_signed(left),
+            };
+            answers.insert(handed.shoe_id, kept);
+        }
+        counts
     }
 }
 
@@ -287,6 +350,87 @@ mod tests {
         assert_eq!(l1.find(7, 0), Found::Answer(1));
         board.divide();
         assert_eq!(l1.find(7, 0), Found::Nothing(None));
+    }
+
+    #[test]
+    fn a_new_worker_takes_over_what_counts() {
+        let trust = Arc::new(Trust::always());
+        let (old, board) = cache(1 << 20, &trust);
+        let heir = || {
+            let ttl = Duration::from_millis(TTL);
+            L1::new(1 << 20, ttl, board.generations(), Arc::new(Trust::always()))
+        };
+        for (shoe_id, answer) in [(7, 1), (8, 2), (9, 3)] {
+            old.keep(shoe_id, answer, 100, stamp(old.find(shoe_id, 0)), 0);
+        }
+        drop(board.row(0).intend(0, &[8]));
+        let handed = |now| {
+            let mut handed = old.hand_on(now);
+            handed.sort_by_key(|handed| handed.shoe_id);
+            handed
+        };
+        let of = |shoe_id, answer, left| Handed {
+            shoe_id,
+            answer,
+            generation: 0,
+            left,
+        };
+        assert_eq!(handed(400), [of(7, 1, 600), of(9, 3, 600)]);
+        // The heir's clock is its own; how long an answer has left is not.
+        let new = heir();
+        assert!(
+            handed(400)
+                .into_iter()
+                .all(|one| new.take_over(one, 100, 5))
+        );
+        assert_eq!(new.find(7, 604), Found::Answer(1));
+        assert!(matches!(new.find(7, 605), Found::Nothing(Some(_))));
+        assert!(matches!(new.find(8, 5), Found::Nothing(Some(_))));
+        // A write that comes between counts, and after it as well.
+        drop(board.row(0).intend(0, &[9]));
+        let newer = heir();
+        assert!(!newer.take_over(of(9, 3, 600), 100, 5));
+        assert!(newer.take_over(of(7, 1, 600), 100, 5));
+        drop(board.row(0).intend(0, &[7]));
+        assert!(matches!(newer.find(7, 5), Found::Nothing(Some(_))));
+        // What is past its time is for an outage, and a longer life than its own cache gives none has.
+        assert_eq!(handed(TTL + LATE), []);
+        let past = heir();
+        let generation = board.generations().load(Entry::of_shoe(10));
+        let long = |left| Handed {
+            shoe_id: 10,
+            answer: 4,
+            generation,
+            left,
+        };
+        assert!(past.take_over(long(i64::MAX), 100, 5));
+        assert_eq!(past.find(10, TTL + 4), Found::Answer(4));
+        assert!(matches!(past.find(10, TTL + 5), Found::Nothing(_)));
+        assert!(past.take_over(long(-1000), 100, 5000));
+        assert!(matches!(past.find(10, 5000), Found::Nothing(_)));
+        assert_eq!(past.find_late(10, 5000), Some(4));
+    }
+
+    #[test]
+    fn who_does_not_hear_others_takes_nothing_over_and_hands_nothing_on() {
+        let trust = Arc::new(Trust::always());
+        let (old, board) = cache(1 << 20, &trust);
+        old.keep(7, 1, 100, stamp(old.find(7, 0)), 0);
+        let deaf: L1<u32> = L1::new(
+            1 << 20,
+            Duration::from_millis(TTL),
+            board.generations(),
+            Arc::new(Trust::not_yet()),
+        );
+        let handed = old.hand_on(0);
+        assert_eq!(handed.len(), 1);
+        assert!(handed.into_iter().all(|one| !deaf.take_over(one, 100, 0)));
+        trust.suspend();
+        assert_eq!(old.hand_on(0), []);
+        trust.begin();
+        assert_eq!(old.hand_on(0), []);
+        board.divide();
+        assert_eq!(old.hand_on(0), []);
     }
 
     #[test]

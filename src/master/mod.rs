@@ -22,6 +22,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -53,8 +54,8 @@ use crate::scoreboard::published::{ChangeCounts, Published};
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys;
 use crate::worker::{
-    self, AdminSocket, Assignment, Inherited, control::Channel, control::Heard, control::Leave,
-    control::Order, control::Report,
+    self, AdminSocket, Assignment, Inherited, control::Channel, control::Heard, control::Heir,
+    control::Leave, control::Order, control::Report,
 };
 
 /// Why the server ended in failure.
@@ -108,6 +109,8 @@ struct Child {
     connections_before: u64,
     /// It has reported that it serves.
     ready: bool,
+    /// It was told to finish.
+    leaving: bool,
     /// It was killed and does not die: the plan knows of it no more, but it keeps its row until it is reaped.
     forsaken: bool,
     /// Its last heartbeat, and at how many looks in a row it was the same.
@@ -488,6 +491,9 @@ impl Master {
                 candidate,
             } => return self.spawn(worker, slot, candidate),
             Action::Retire(worker) => {
+                if let Some(child) = self.children.get_mut(&worker) {
+                    child.leaving = true;
+                }
                 self.order(
                     worker,
                     Order::Leave(Leave::Retire {
@@ -751,10 +757,14 @@ impl Master {
             listeners: &self.listeners,
             admin: &self.admin,
         };
-        match start_worker(worker, slot, config, &sockets, self.scoreboard, row) {
+        let (donor, heir) = self.introduce(slot);
+        match start_worker(worker, slot, config, &sockets, self.scoreboard, row, heir) {
             Ok(child) => {
                 log::debug!("master: started worker {slot} (pid {})", child.pid);
                 self.children.insert(worker, child);
+                if let Some((donor, way)) = donor {
+                    self.order(donor, Order::HandOn(Heir(way)));
+                }
                 if self.plan.is_leaving() {
                     self.order(worker, Order::Unready);
                 }
@@ -763,6 +773,26 @@ impl Master {
             Err(error) => {
                 log::error!("master: can't start worker {slot}: {error}; will try again");
                 Some(Event::Died(worker))
+            }
+        }
+    }
+
+    /// Whose cache a worker that starts in this slot takes over, and the two ends of the way between them: that of the one that it
+    /// replaces, or else of the one that has served longest.
+    fn introduce(&self, slot: usize) -> (Option<(WorkerId, UnixStream)>, Option<UnixStream>) {
+        let serving = self.children.values().filter(|child| {
+            // With another scoreboard its stamps say nothing; and who hangs answers nothing.
+            child.ready && !child.leaving && child.row.is_some() && child.still == 0
+        });
+        let donor = serving.min_by_key(|child| (child.slot != slot, child.since));
+        let Some(donor) = donor else {
+            return (None, None);
+        };
+        match UnixStream::pair() {
+            Ok((way, heir)) => (Some((donor.worker, way)), Some(heir)),
+            Err(error) => {
+                log::debug!("master: worker {slot} starts with an empty cache: {error}");
+                (None, None)
             }
         }
     }
@@ -894,6 +924,7 @@ fn start_worker(
     sockets: &Sockets<'_>,
     scoreboard: Scoreboard,
     row: usize,
+    donor: Option<UnixStream>,
 ) -> io::Result<Child> {
     let (ours, theirs) = Channel::pair()?;
     let Sockets { listeners, admin } = sockets;
@@ -926,6 +957,7 @@ fn start_worker(
                 .map(|listener| listener.socket.as_raw_fd())
                 .chain(bells.iter().map(|bell| bell.as_raw_fd()))
                 .chain(admin.iter().map(AdminSocket::as_raw_fd))
+                .chain(donor.iter().map(AsRawFd::as_raw_fd))
                 .chain([theirs.as_fd().as_raw_fd()]);
             sys::close_inherited(&keep.collect::<Vec<_>>())?;
             Ok(Assignment {
@@ -938,6 +970,7 @@ fn start_worker(
                 channel: theirs,
                 scoreboard,
                 row: scoreboard.row(row),
+                donor,
             })
         });
         match assigned {
@@ -960,6 +993,7 @@ fn start_worker(
         requests_before: counted(Counter::Requests),
         connections_before: counted(Counter::Connections),
         ready: false,
+        leaving: false,
         forsaken: false,
         beat: 0,
         still: 0,

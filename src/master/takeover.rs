@@ -74,6 +74,7 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
                 requests_before: 0,
                 connections_before: 0,
                 ready: child.ready,
+                leaving: false,
                 forsaken: false,
                 beat: 0,
                 still: 0,

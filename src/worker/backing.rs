@@ -22,7 +22,7 @@ use crate::store::{Change, Draft, ShoeImages, StoreError};
 pub struct Backing {
     pub lanes: Arc<Lanes>,
     pub watch: Arc<Watch>,
-    pub l1: L1<Arc<Page>>,
+    pub l1: Arc<L1<Arc<Page>>>,
     pub flights: Flights<Bytes>,
     pub tally: Row,
     /// Whether the database is told whose writes it carries out.

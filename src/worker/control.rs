@@ -1,16 +1,22 @@
 //! What master and worker say to each other, over a socket pair that keeps messages apart. Orders come this way
 //! and not as signals, since a signal can be lost between fork and handler and says nothing but its number.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use std::os::fd::AsRawFd;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockFlag, SockType,
+    recvmsg, sendmsg, socketpair,
+};
+
+use crate::sys;
 
 /// What the master tells a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Order {
     /// Finish and be gone.
     Leave(Leave),
@@ -18,7 +24,21 @@ pub enum Order {
     Reopen,
     /// The server is about to stop: say so to who asks whether it is ready, and serve on.
     Unready,
+    /// A worker that starts is at the other end of this: hand it a copy of what the cache has.
+    HandOn(Heir),
 }
+
+/// The way to a worker that starts.
+#[derive(Debug)]
+pub struct Heir(pub UnixStream);
+
+impl PartialEq for Heir {
+    fn eq(&self, other: &Heir) -> bool {
+        self.0.as_raw_fd() == other.0.as_raw_fd()
+    }
+}
+
+impl Eq for Heir {}
 
 /// How to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +87,8 @@ const STOP: u8 = b'S';
 const REOPEN: u8 = b'O';
 // An older image does not know it, and its workers go on saying that they are ready.
 const UNREADY: u8 = b'U';
+// Nor this: its workers read the message without the descriptor, which the kernel then closes.
+const HAND_ON: u8 = b'H';
 
 impl Channel {
     /// A connected pair: the master's end first.
@@ -89,16 +111,20 @@ impl Channel {
     /// # Errors
     /// The peer is gone, or has left hundreds of messages unread.
     pub fn order(&self, order: Order) -> io::Result<()> {
-        let (kind, within, flag) = match order {
-            Order::Leave(Leave::Retire { within, sweep }) => (RETIRE, within, sweep),
-            Order::Leave(Leave::Stop { within, waited }) => (STOP, within, waited),
+        let (kind, within, flag) = match &order {
+            Order::Leave(Leave::Retire { within, sweep }) => (RETIRE, *within, *sweep),
+            Order::Leave(Leave::Stop { within, waited }) => (STOP, *within, *waited),
             Order::Reopen => (REOPEN, Duration::ZERO, false),
             Order::Unready => (UNREADY, Duration::ZERO, false),
+            Order::HandOn(_) => (HAND_ON, Duration::ZERO, false),
         };
         let mut message = [kind, 0, 0, 0, 0, u8::from(flag)];
         let within = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
         message[1..5].copy_from_slice(&within.to_le_bytes());
-        self.send(&message)
+        match &order {
+            Order::HandOn(Heir(way)) => self.send(&message, &[way.as_raw_fd()]),
+            _ => self.send(&message, &[]),
+        }
     }
 
     /// Sends a report.
@@ -107,21 +133,26 @@ impl Channel {
     /// As [`Channel::order`].
     pub fn report(&self, report: Report) -> io::Result<()> {
         match report {
-            Report::Ready => self.send(&[READY]),
-            Report::Worn => self.send(&[WORN]),
-            Report::Told => self.send(&[TOLD]),
+            Report::Ready => self.send(&[READY], &[]),
+            Report::Worn => self.send(&[WORN], &[]),
+            Report::Told => self.send(&[TOLD], &[]),
         }
     }
 
-    fn send(&self, message: &[u8]) -> io::Result<()> {
-        send(self.0.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?;
+    fn send(&self, message: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let rights = &rights[..descriptors.len().min(1)];
+        let message = [IoSlice::new(message)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<()>(self.0.as_raw_fd(), &message, rights, flags, None)?;
         Ok(())
     }
 
     /// The next order, without waiting.
     pub fn hear_order(&self) -> Heard<Order> {
         let mut message = [0; 6];
-        match self.receive(&mut message) {
+        let (heard, descriptor) = self.receive(&mut message);
+        match heard {
             Heard::Message(&[kind @ (RETIRE | STOP), a, b, c, d, flag]) => {
                 let within = Duration::from_millis(u32::from_le_bytes([a, b, c, d]).into());
                 Heard::Message(Order::Leave(if kind == RETIRE {
@@ -138,6 +169,11 @@ impl Channel {
             }
             Heard::Message([REOPEN, ..]) => Heard::Message(Order::Reopen),
             Heard::Message([UNREADY, ..]) => Heard::Message(Order::Unready),
+            Heard::Message([HAND_ON, ..]) => match descriptor {
+                Some(way) => Heard::Message(Order::HandOn(Heir(way.into()))),
+                // There was no room for one more: the heir starts with nothing.
+                None => Heard::Nothing,
+            },
             Heard::Message(_) | Heard::Nothing => Heard::Nothing,
             Heard::End => Heard::End,
         }
@@ -145,7 +181,7 @@ impl Channel {
 
     /// The next report, without waiting.
     pub fn hear_report(&self) -> Heard<Report> {
-        match self.receive(&mut [0; 5]) {
+        match self.receive(&mut [0; 5]).0 {
             Heard::Message([READY, ..]) => Heard::Message(Report::Ready),
             Heard::Message([WORN, ..]) => Heard::Message(Report::Worn),
             Heard::Message([TOLD, ..]) => Heard::Message(Report::Told),
@@ -154,16 +190,32 @@ impl Channel {
         }
     }
 
-    fn receive<'m>(&self, message: &'m mut [u8]) -> Heard<&'m [u8]> {
+    fn receive<'m>(&self, message: &'m mut [u8]) -> (Heard<&'m [u8]>, Option<OwnedFd>) {
+        let mut rights = cmsg_space!([RawFd; 1]);
         loop {
-            return match recv(self.0.as_raw_fd(), message, MsgFlags::empty()) {
-                Ok(0) => Heard::End,
-                Ok(length) => Heard::Message(&message[..length]),
+            let mut parts = [IoSliceMut::new(message)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut rights), flags);
+            let (length, descriptor) = match received {
+                Ok(received) => (received.bytes, descriptor_of(&received)),
                 Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => Heard::Nothing,
-                Err(_) => Heard::End,
+                Err(Errno::EAGAIN) => return (Heard::Nothing, None),
+                Err(_) => return (Heard::End, None),
+            };
+            return match length {
+                0 => (Heard::End, None),
+                length => (Heard::Message(&message[..length]), descriptor),
             };
         }
+    }
+}
+
+/// The descriptor that came with a message, if one did and there was room for it.
+fn descriptor_of(received: &RecvMsg<'_, '_, ()>) -> Option<OwnedFd> {
+    let mut came = received.cmsgs().ok()?;
+    match came.next()? {
+        ControlMessageOwned::ScmRights(numbers) => sys::take_inherited(*numbers.first()?).ok(),
+        _ => None,
     }
 }
 
@@ -175,36 +227,36 @@ impl AsFd for Channel {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
     fn messages_arrive_whole_and_in_order_and_the_end_is_heard() {
         let (master, worker) = Channel::pair().expect("a pair");
         assert_eq!(worker.hear_order(), Heard::Nothing);
-        let orders = [
-            Order::Leave(Leave::Retire {
+        let orders = || {
+            let leave = |sweep| Leave::Retire {
                 within: Duration::from_secs(30),
-                sweep: false,
-            }),
-            Order::Leave(Leave::Retire {
-                within: Duration::from_secs(30),
-                sweep: true,
-            }),
-            Order::Reopen,
-            Order::Unready,
-            Order::Leave(Leave::Stop {
+                sweep,
+            };
+            let stop = |waited| Leave::Stop {
                 within: Duration::from_millis(1),
-                waited: false,
-            }),
-            Order::Leave(Leave::Stop {
-                within: Duration::from_millis(1),
-                waited: true,
-            }),
-        ];
-        for order in orders {
+                waited,
+            };
+            [
+                Order::Leave(leave(false)),
+                Order::Leave(leave(true)),
+                Order::Reopen,
+                Order::Unready,
+                Order::Leave(stop(false)),
+                Order::Leave(stop(true)),
+            ]
+        };
+        for order in orders() {
             master.order(order).expect("sent");
         }
-        for order in orders {
+        for order in orders() {
             assert_eq!(worker.hear_order(), Heard::Message(order));
         }
         let reports = [Report::Ready, Report::Worn, Report::Told];
@@ -216,5 +268,23 @@ mod tests {
             assert_eq!(master.hear_report(), Heard::Message(report));
         }
         assert_eq!(master.hear_report(), Heard::End);
+    }
+    #[test]
+    fn the_way_to_an_heir_comes_with_its_order_and_once() {
+        let (master, worker) = Channel::pair().expect("a pair");
+        let (mut heir, donor) = UnixStream::pair().expect("a pair");
+        master.order(Order::Reopen).expect("sent");
+        master.order(Order::HandOn(Heir(donor))).expect("sent");
+        master.order(Order::Unready).expect("sent");
+        assert_eq!(worker.hear_order(), Heard::Message(Order::Reopen));
+        let Heard::Message(Order::HandOn(Heir(mut way))) = worker.hear_order() else {
+            panic!("no way to the heir");
+        };
+        way.write_all(b"all").expect("written");
+        drop(way);
+        let mut read = String::new();
+        heir.read_to_string(&mut read).expect("read to the end");
+        assert_eq!(read, "all");
+        assert_eq!(worker.hear_order(), Heard::Message(Order::Unready));
     }
 }

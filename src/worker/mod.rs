@@ -10,6 +10,7 @@ mod clock;
 pub mod control;
 mod desk;
 mod flights;
+mod handoff;
 mod hearing;
 mod lanes;
 mod last_words;
@@ -30,6 +31,7 @@ mod waiter;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -47,6 +49,7 @@ use self::control::{Channel, Report};
 pub use self::desk::AdminSocket;
 use self::desk::Desk;
 use self::flights::Flights;
+use self::handoff::{Handoff, Origin};
 use self::lanes::Lanes;
 use self::panics::{log_panics, start_vital};
 use self::scribe::Scribe;
@@ -112,6 +115,8 @@ pub struct Assignment<'a> {
     pub scoreboard: Scoreboard,
     /// The worker's own row of it.
     pub row: Row,
+    /// The way to a worker that serves, whose cache this one takes over.
+    pub donor: Option<UnixStream>,
 }
 
 /// A listening socket of the master's.
@@ -270,6 +275,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         channel,
         scoreboard,
         row,
+        donor,
     } = assignment;
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     if let Err(error) = pin(slot) {
@@ -303,7 +309,12 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         }
     }
     let generations = scoreboard.generations();
-    let l1 = L1::new(config.l1_bytes, config.l1_ttl, generations, trust);
+    let l1 = Arc::new(L1::new(config.l1_bytes, config.l1_ttl, generations, trust));
+    let handoff = Handoff {
+        l1: l1.clone(),
+        watch: watch.clone(),
+        origin: Origin::new(config, scoreboard),
+    };
     let lanes = Arc::new(Lanes::new(
         open_store(config, slot)?,
         redis,
@@ -358,6 +369,10 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let describes = config.api_docs == ApiDocs::Admin;
     let desk = admin.map(|socket| Desk::new(socket, scoreboard, row, turnstile.clone(), describes));
     let desk = desk.map(Arc::new);
+    // Whether the donor has heard what other hosts wrote by then, nobody tells yet.
+    if let Some(donor) = donor.filter(|_| config.redis.is_none()) {
+        handoff.take(slot, &donor, |json| door.service.shoe_page(json));
+    }
     start_vital(last_words::listen).map_err(failed("can't start its scheduler"))?;
     // It asks how many to keep whenever a stack comes back.
     may::config().set_pool_capacity(SPARE_STACKS);
@@ -438,6 +453,7 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         drain_delay: config.drain_delay,
         wear: Wear::new(slot, config, row),
         usage,
+        handoff,
         desk,
         access: scribe.as_ref().map(Scribe::log),
     };

@@ -12,8 +12,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
 use super::accept::{Close, Gate};
-use super::control::{Channel, Heard, Leave, Order, Report};
+use super::control::{Channel, Heard, Heir, Leave, Order, Report};
 use super::desk::Desk;
+use super::handoff::Handoff;
 use super::usage::{Usage, resident};
 use crate::config::Config;
 use crate::http::access::AccessLog;
@@ -55,6 +56,7 @@ pub struct Steward<'w> {
     pub drain_delay: Duration,
     pub wear: Wear,
     pub usage: Usage,
+    pub handoff: Handoff,
     pub desk: Option<Arc<Desk>>,
     pub access: Option<Arc<AccessLog>>,
 }
@@ -83,6 +85,7 @@ impl Steward<'_> {
             match self.channel.hear_order() {
                 Heard::Message(Order::Reopen) => self.reopen(),
                 Heard::Message(Order::Unready) => self.watch.announce_end(),
+                Heard::Message(Order::HandOn(Heir(way))) => self.handoff.give(way),
                 Heard::Message(Order::Leave(how)) => leaving = Some(self.leave(how)),
                 Heard::End if orphaned.is_none() => {
                     log::warn!("worker: the master is gone; finishing what is in flight");
