@@ -32,6 +32,7 @@
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
 //! - `proxies`: whom a server behind a proxy takes for its client.
+//! - `redis_sentinel`: the master of Redis dies, falls silent or gives way under load, as Sentinels see to; TLS and users.
 //! - `relief`: a worker that is told to finish by a signal of its own.
 //! - `reload`: SIGHUP, and no client notices.
 //! - `report`: README claims nothing that was not measured.
@@ -85,6 +86,7 @@ mod privileges;
 mod problems;
 mod processes;
 mod proxies;
+mod redis_sentinel;
 mod relief;
 mod reload;
 mod report;

@@ -55,6 +55,11 @@ impl Breaker {
         true
     }
 
+    /// Has no connection of before used again, though Redis is there.
+    pub(super) fn retire(&self) {
+        self.openings.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Says that Redis refuses, once a minute.
     pub(super) fn complain(&self, why: &str) {
         let now = self.now();

@@ -9,11 +9,12 @@ use std::thread::Thread;
 use std::time::Duration;
 use std::{io, thread};
 
-use redis::{Client, RedisResult};
+use redis::RedisResult;
 
 use super::breaker::Breaker;
 use super::invalidations;
 use super::link::{IO_TIMEOUT, Link, describe, is_away};
+use super::servers::Servers;
 use crate::scoreboard::Scoreboard;
 use crate::store::Deadline;
 
@@ -34,7 +35,7 @@ const SPREAD: u64 = 100;
 
 /// What this host owes, and to whom.
 pub(super) struct Debts {
-    pub(super) client: Client,
+    pub(super) servers: Arc<Servers>,
     pub(super) channel: String,
     pub(super) epoch_key: String,
     pub(super) scoreboard: Scoreboard,
@@ -59,9 +60,10 @@ impl Debts {
             .arg(&self.channel)
             .arg(invalidations::message_of_everything(&self.scoreboard));
         link.ask::<()>(&command, Deadline::after(IO_TIMEOUT))?;
+        // Another worker may have found another master meanwhile: that owes anew, with a number above this one.
         self.scoreboard.settle_redis(debt);
         log::info!(
-            "redis: began a new epoch, since a write could not reach it earlier: the cache starts empty"
+            "redis: began a new epoch, since a write could not reach it earlier, or reached another one: the cache starts empty"
         );
         Ok(())
     }
@@ -89,13 +91,20 @@ impl Debts {
 
     fn settle_at_last(&self) {
         let mut pause = PAUSE;
-        while self.breaker.is_open() || self.scoreboard.redis_debt().is_some() {
-            let settled = Link::new(&self.client, &self.breaker).and_then(|mut link| {
-                self.try_to_write(&mut link)?;
-                self.settle(&mut link)
-            });
+        // Once in any case: whoever called may know of another master, where this host's writes are not marked yet.
+        loop {
+            let settled =
+                Link::new(&self.servers, &self.breaker, self.scoreboard).and_then(|mut link| {
+                    self.try_to_write(&mut link)?;
+                    self.settle(&mut link)
+                });
             match settled {
-                Ok(()) => self.breaker.close(),
+                Ok(()) => {
+                    self.breaker.close();
+                    if self.scoreboard.redis_debt().is_none() {
+                        return;
+                    }
+                }
                 Err(error) => {
                     log::debug!("redis: still not available: {}", describe(&error));
                     if is_away(&error) {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use std::{io, thread};
 
 use futures_util::StreamExt;
-use redis::{Client, ErrorKind, RedisError, Value};
+use redis::{RedisError, Value};
 
 use super::l1::Trust;
 use super::link::{EventLoop, describe, is_away};
+use super::servers::Servers;
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::generations::Entry;
 use crate::store::Deadline;
@@ -70,7 +71,7 @@ fn heed(text: &str, scoreboard: &Scoreboard) {
 /// # Errors
 /// The kernel has no thread left for us.
 pub(super) fn listen(
-    client: Client,
+    servers: Arc<Servers>,
     channel: &str,
     scoreboard: Scoreboard,
     trust: Arc<Trust>,
@@ -82,7 +83,7 @@ pub(super) fn listen(
         .spawn(move || {
             let mut is_told = false;
             loop {
-                let Err(error) = hear(&client, &channel, &scoreboard, &trust, &clerk);
+                let Err(error) = hear(&servers, &channel, &scoreboard, &trust, &clerk);
                 trust.suspend();
                 call_for(&clerk, &scoreboard);
                 // The breaker of the lanes' connections says that Redis is away; one voice is enough. That it is there and
@@ -105,7 +106,7 @@ pub(super) fn listen(
 
 /// Hears until the subscription breaks.
 fn hear(
-    client: &Client,
+    servers: &Servers,
     channel: &str,
     scoreboard: &Scoreboard,
     trust: &Trust,
@@ -114,15 +115,17 @@ fn hear(
     let events = EventLoop::new()?;
     // Complete answers and messages count as signs of life; bytes of one don't.
     let in_time = || Deadline::after(SILENCE);
-    let mut subscription = events.run(in_time(), async {
-        let mut subscription = client.get_async_pubsub().await?;
-        let subscribed = subscription.subscribe(channel).await;
-        subscribed.map_err(explain_refusal)?;
-        Ok(subscription)
-    })?;
+    let changes = servers.changes();
+    let mut subscription = events.run(in_time(), servers.subscribe(channel))?;
+    // The first look at the Sentinels is no change.
+    let changes = changes.max(1);
     trust.begin();
     loop {
         call_for(clerk, scoreboard);
+        if servers.may_change() && servers.changes() != changes {
+            // The old master may go on for seconds, where nobody tells anything any more.
+            return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
+        }
         let heard = events.run(in_time(), async {
             let message = subscription.on_message().next().await;
             message.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset).into())
@@ -134,18 +137,6 @@ fn hear(
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// An access list without channels is what refuses a client to which all else is allowed.
-fn explain_refusal(error: RedisError) -> RedisError {
-    match error.code() {
-        Some("NOPERM") => RedisError::from((
-            ErrorKind::Client,
-            "refused",
-            "it lets us not subscribe: its access list may want `&*`".to_owned(),
-        )),
-        _ => error,
     }
 }
 

@@ -11,10 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::breaker::Breaker;
+use super::servers::Servers;
+use crate::scoreboard::Scoreboard;
 use crate::store::Deadline;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, RedisResult};
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult};
 use tokio::runtime::{Builder, Runtime};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// How long one exchange with Redis may take, whatever it consists of. It is a cache on the same network: slower than this is
 /// down.
@@ -77,39 +80,51 @@ pub(super) struct Link {
     run: String,
     /// How often the breaker had opened when it was begun.
     pub(super) openings: u64,
+    scoreboard: Scoreboard,
 }
 
 impl Link {
-    /// Connects, by the deadline of one exchange.
+    /// Connects, by the deadline of one exchange, and has this host's writes marked there from now on.
     ///
     /// # Errors
     /// Redis does not answer in time, or refuses us.
-    pub(super) fn new(client: &Client, breaker: &Breaker) -> RedisResult<Self> {
+    pub(super) fn new(
+        servers: &Servers,
+        breaker: &Breaker,
+        scoreboard: Scoreboard,
+    ) -> RedisResult<Self> {
         let openings = breaker.openings();
         let deadline = Deadline::after(IO_TIMEOUT);
         let events = EventLoop::new()?;
-        // The crate's own time-outs would only say the same with another timer.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let connection = events.run(
-            deadline,
-            client.get_multiplexed_async_connection_with_config(&config),
-        )?;
+        let connection = events.run(deadline, servers.connect())?;
         let mut link = Link {
             connection,
             events,
             broken: false,
             run: String::new(),
             openings,
+            scoreboard,
         };
         match link.ask::<String>(redis::cmd("INFO").arg("server"), deadline) {
             Ok(info) => link.run = run_of(&info),
-            // An access list may keep it from us.
-            Err(error) if !is_away(&error) => {}
+            // An access list may keep it from us. A master that may become another one must say who it is.
+            Err(error) if !is_away(&error) && !servers.may_change() => {}
             Err(error) => return Err(error),
         }
+        if scoreboard.move_to_redis(link.number()) {
+            log::debug!("redis: it is another process than before");
+        }
         Ok(link)
+    }
+
+    /// A number that stands for the process.
+    fn number(&self) -> u64 {
+        xxh3_64(self.run.as_bytes()).max(1)
+    }
+
+    /// Whether it leads to the process in which this host's writes are marked. Another one may be a master no longer, or be the next.
+    pub(super) fn is_current(&self) -> bool {
+        self.scoreboard.is_redis(self.number())
     }
 
     /// One command and its answer.
@@ -159,8 +174,9 @@ fn run_of(info: &str) -> String {
 
 /// r2d2's manager for Redis with deadlines: the one that the redis crate brings connects without any.
 pub(super) struct Connector {
-    pub(super) client: Client,
+    pub(super) servers: Arc<Servers>,
     pub(super) breaker: Arc<Breaker>,
+    pub(super) scoreboard: Scoreboard,
 }
 
 impl r2d2::ManageConnection for Connector {
@@ -168,7 +184,7 @@ impl r2d2::ManageConnection for Connector {
     type Error = RedisError;
 
     fn connect(&self) -> RedisResult<Link> {
-        Link::new(&self.client, &self.breaker)
+        Link::new(&self.servers, &self.breaker, self.scoreboard)
     }
 
     fn is_valid(&self, link: &mut Link) -> RedisResult<()> {
@@ -176,7 +192,7 @@ impl r2d2::ManageConnection for Connector {
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.broken || link.openings != self.breaker.openings()
+        link.broken || link.openings != self.breaker.openings() || !link.is_current()
     }
 }
 

@@ -6,3 +6,4 @@ pub mod invalidations;
 pub mod l1;
 mod link;
 pub mod redis;
+mod servers;

@@ -22,13 +22,14 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redis::{Client, Cmd, RedisResult};
+use redis::{Cmd, RedisResult};
 
 use super::breaker::Breaker;
 use super::debts::Debts;
 use super::invalidations;
 use super::l1::Trust;
 use super::link::{Connector, IO_TIMEOUT, Link, Quiet, describe, is_away};
+use super::servers::Servers;
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::Scoreboard;
 use crate::store::{Deadline, Fence};
@@ -97,7 +98,7 @@ struct Ticket {
 /// The cache: a pool of connections, its breaker and the key names.
 pub struct RedisCache {
     pool: r2d2::Pool<Connector>,
-    client: Client,
+    servers: Arc<Servers>,
     prefix: String,
     channel: String,
     epoch_key: String,
@@ -128,7 +129,7 @@ impl RedisCache {
         request_timeout: Duration,
         scoreboard: Scoreboard,
     ) -> Result<Self, String> {
-        let client = Client::open(url).map_err(|error| describe(&error))?;
+        let servers = Arc::new(Servers::new(url)?);
         let breaker = Arc::new(Breaker::default());
         let pool = r2d2::Pool::builder()
             .max_size(connections)
@@ -137,12 +138,13 @@ impl RedisCache {
             .connection_timeout(IO_TIMEOUT)
             .error_handler(Box::new(Quiet))
             .build_unchecked(Connector {
-                client: client.clone(),
+                servers: servers.clone(),
                 breaker: breaker.clone(),
+                scoreboard,
             });
         let (channel, epoch_key) = (invalidations::channel(prefix), format!("{prefix}epoch"));
         let debts = Debts {
-            client: client.clone(),
+            servers: servers.clone(),
             channel: channel.clone(),
             epoch_key: epoch_key.clone(),
             scoreboard,
@@ -151,7 +153,7 @@ impl RedisCache {
         let own = RandomState::new().hash_one(std::process::id());
         Ok(RedisCache {
             pool,
-            client,
+            servers,
             channel,
             prefix: format!("{prefix}shoe:{FORMAT}:"),
             epoch_key,
@@ -321,8 +323,14 @@ impl RedisCache {
         let clerk = self.debts.start_clerk()?;
         // Set once: this is called once.
         let _ = self.clerk.set(clerk.clone());
+        let (breaker, messenger) = (self.breaker.clone(), clerk.clone());
+        self.servers.watch(move || {
+            // Links of before lead to a master of before.
+            breaker.retire();
+            messenger.unpark();
+        })?;
         invalidations::listen(
-            self.client.clone(),
+            self.servers.clone(),
             &self.channel,
             self.scoreboard,
             trust,
@@ -387,9 +395,12 @@ impl RedisCache {
             }
             let openings = self.breaker.openings();
             match self.pool.get_timeout(deadline.left()) {
-                Ok(link) if link.openings == self.breaker.openings() => break link,
-                // Begun before Redis was away: the pool drops it.
-                Ok(_) => {}
+                Ok(link) if link.openings != self.breaker.openings() => {
+                    // Begun before Redis was away: the pool drops it.
+                }
+                Ok(link) if link.is_current() => break link,
+                // The pool drops it, too.
+                Ok(_) => self.servers.doubt(),
                 Err(error) => {
                     self.leave_alone(openings, &error.to_string());
                     return None;
@@ -397,7 +408,9 @@ impl RedisCache {
             }
         };
         match exchange(&mut link) {
-            Ok(value) => Some(value),
+            Ok(value) if link.is_current() => Some(value),
+            // Somebody found another master meanwhile. What was said to this one may be lost.
+            Ok(_) => None,
             // An answer, even a refusal (out of memory, say), means that Redis is there.
             Err(error) if !is_away(&error) => {
                 self.breaker.complain(&describe(&error));

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::redis_url;
 use super::secret::{Secret, quote, redact_url};
 use super::value;
 use super::values::Values;
@@ -122,7 +123,9 @@ impl Scheme {
     pub(super) fn takes(self) -> &'static str {
         match self {
             Scheme::Database => "a database URL (sqlite:PATH, postgres://… or postgresql://…)",
-            Scheme::Redis => "a Redis URL (redis://, rediss://, redis+unix:// or unix://)",
+            Scheme::Redis => {
+                "a Redis URL (redis://, rediss://, redis+unix:// or redis+sentinel://)"
+            }
         }
     }
 
@@ -134,12 +137,6 @@ impl Scheme {
                 self.takes()
             ));
         }
-        // The client is built without the feature for it, and would fail at every connection instead.
-        if matches!(self, Scheme::Redis) && url.ends_with("#insecure") {
-            return Err(
-                "#insecure is not supported; rediss:// always checks the certificate".to_owned(),
-            );
-        }
         let good = match self {
             Scheme::Database => {
                 let after = |scheme| {
@@ -148,11 +145,10 @@ impl Scheme {
                 };
                 after("sqlite:") || after("postgres://") || after("postgresql://")
             }
-            // The client's own grammar, so that a URL that passes here doesn't fail in a worker. Nothing is opened.
             Scheme::Redis => {
-                let known = ["redis://", "rediss://", "redis+unix://", "unix://"];
-                known.iter().any(|scheme| url.starts_with(scheme))
-                    && redis::IntoConnectionInfo::into_connection_info(url).is_ok()
+                return redis_url::parse(url)
+                    .map(drop)
+                    .map_err(|why| format!("the value (hidden) is not {}: {why}", self.takes()));
             }
         };
         if good {

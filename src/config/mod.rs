@@ -22,6 +22,7 @@ mod files;
 mod kind;
 mod layers;
 mod pages;
+pub mod redis_url;
 mod resolve;
 mod secret;
 mod settings;
@@ -296,7 +297,7 @@ pub enum Database {
 /// The shared cache.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// `redis://`, `rediss://`, `redis+unix://` or `unix://`, as the redis crate takes it.
+    /// As [`redis_url::parse`] takes it.
     pub url: Secret,
     /// What every key starts with.
     pub prefix: String,

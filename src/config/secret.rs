@@ -35,7 +35,7 @@ impl fmt::Display for Secret {
 }
 
 /// Query parameters whose value is no secret (libpq's, redis' and SQLite's). A value outside this list is hidden.
-const PUBLIC_PARAMETERS: [&str; 22] = [
+const PUBLIC_PARAMETERS: [&str; 23] = [
     "application_name",
     "cache",
     "channel_binding",
@@ -50,6 +50,7 @@ const PUBLIC_PARAMETERS: [&str; 22] = [
     "mode",
     "port",
     "protocol",
+    "sentinel_user",
     "sslcert",
     "sslkey",
     "sslmode",
@@ -245,6 +246,10 @@ mod tests {
             (
                 "redis+unix:///run/r.sock?db=1&user=u&pass=pw",
                 "redis+unix:///run/r.sock?db=1&user=u&pass=***",
+            ),
+            (
+                "redis+sentinel://:pw@a:1,b:2/m/0?sentinel_user=u&sentinel_password=pw",
+                "redis+sentinel://:***@a:1,b:2/m/0?sentinel_user=u&sentinel_password=***",
             ),
             ("sqlite:/var/lib/a b.db", "sqlite:/var/lib/a b.db"),
             ("sqlite:x.db?mode=ro&key=pw", "sqlite:x.db?mode=ro&key=***"),

@@ -17,7 +17,7 @@ use crate::sys;
 
 /// To be raised when a word of the header or of a row comes to mean something else. What moves is noticed by itself, and
 /// counters that are added behind the others change nothing.
-const VERSION: usize = 2;
+const VERSION: usize = 3;
 
 /// The layout of this image's tables.
 pub(super) fn number() -> u64 {

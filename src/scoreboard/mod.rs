@@ -64,6 +64,8 @@ enum Word {
     RowsUsed,
     /// Not 0 while nothing of this is to be told: see [`Scoreboard::silence`].
     Silent,
+    /// Which process of Redis this host's writes are marked in, 0 before the first.
+    RedisRun,
     /// Not 0 while there are tables of other layouts besides: see [`Scoreboard::divide`]. This place and the next never change,
     /// so that every image of the program finds them in the table of any other.
     Divided = HEADER as isize - 2,
@@ -237,6 +239,28 @@ impl Scoreboard {
     /// host believes Redis once the write shows. A worker that dies afterwards leaves its debt to the others.
     pub fn owe_redis(&self) {
         self.word(Word::RedisOwed).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Says that this process of Redis (a number that stands for it, never 0) is the one from now on. What was marked in another one
+    /// is owed: this one may never have got it. True if there was another one.
+    pub fn move_to_redis(&self, run: u64) -> bool {
+        let word = self.word(Word::RedisRun);
+        let first = word.compare_exchange(0, run, Ordering::SeqCst, Ordering::SeqCst);
+        let Err(last) = first else {
+            return false;
+        };
+        if last == run {
+            return false;
+        }
+        // Owed first: who sees the new number sees the debt.
+        self.owe_redis();
+        word.store(run, Ordering::SeqCst);
+        true
+    }
+
+    /// Whether that process is the one in which this host's writes are marked.
+    pub fn is_redis(&self, run: u64) -> bool {
+        self.word(Word::RedisRun).load(Ordering::SeqCst) == run
     }
 
     /// Tells every cache of what the worker of this row, which is gone, had begun to write. Called by who reaps it.
@@ -426,6 +450,20 @@ mod tests {
         board.add_slot_cpu(1, 5);
         board.add_slot_cpu(1, 7);
         assert_eq!((board.slot_cpu(0), board.slot_cpu(1)), (0, 12));
+    }
+
+    #[test]
+    fn what_was_marked_in_another_redis_is_owed() {
+        let board = Scoreboard::new().expect("shared memory");
+        assert!(!board.move_to_redis(7));
+        assert!(!board.move_to_redis(7));
+        assert_eq!(board.redis_debt(), None);
+        assert!(board.move_to_redis(8));
+        assert!(board.is_redis(8) && !board.is_redis(7));
+        let debt = board.redis_debt().expect("owed");
+        board.settle_redis(debt);
+        assert!(board.move_to_redis(7), "it is another one once more");
+        assert!(board.redis_debt().is_some());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! TLS for PostgreSQL: turns `sslmode` and the certificate files of a URL into a rustls connector. Called
+//! TLS for PostgreSQL, and for Redis: turns `sslmode` and the certificate files of a URL into a rustls connector. Called
 //! once when a store is opened; later changes of the files need a reload.
 //!
 //! As in libpq, `require` looks at the certificate only if `sslrootcert` is given, and then at its
@@ -7,12 +7,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
-    SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error as TlsError,
+    RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -71,17 +72,42 @@ fn configure(url: &PostgresUrl) -> Result<ClientConfig, String> {
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    match (&url.sslcert, &url.sslkey) {
-        (Some(cert), Some(key)) => {
-            let chain = certificates(cert)?;
-            let der = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| format!("sslkey {}: {}", key.display(), pem_text(&error)))?;
-            config
-                .with_client_auth_cert(chain, der)
-                .map_err(|error| format!("sslcert {}: {error}", cert.display()))
-        }
-        _ => Ok(config.with_no_client_auth()),
-    }
+    let identity = url.sslcert.as_deref().zip(url.sslkey.as_deref());
+    identify(config, identity)
+}
+
+/// For a server whose authority and name are checked: by the authorities of this file, or by the system's. `identity` is our own
+/// certificate and its key.
+///
+/// # Errors
+/// The file that can't be used, in words.
+pub(crate) fn verified(
+    root: Option<&Path>,
+    identity: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, String> {
+    let roots = roots(&root.map_or(RootCert::System, |path| RootCert::File(path.to_owned())))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    identify(config, identity)
+}
+
+/// Ends a configuration with our own certificate, if there is one.
+fn identify(
+    config: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, String> {
+    let Some((cert, key)) = identity else {
+        return Ok(config.with_no_client_auth());
+    };
+    let chain = certificates(cert)?;
+    let der = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| format!("sslkey {}: {}", key.display(), pem_text(&error)))?;
+    config
+        .with_client_auth_cert(chain, der)
+        .map_err(|error| format!("sslcert {}: {error}", cert.display()))
 }
 
 fn roots(rootcert: &RootCert) -> Result<RootCertStore, String> {

@@ -22,6 +22,7 @@ pub mod process;
 pub mod prometheus;
 pub mod redis;
 pub mod relay;
+pub mod sentinels;
 pub mod server;
 pub mod shoes;
 pub mod sockets;
