@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::http::Client;
-use crate::support::process::{cpu_ticks, limit_process, pss, raise_own_limit};
+use crate::support::process::{anonymous_rss, cpu_ticks, limit_process, pss, raise_own_limit};
 use crate::support::shoes::{create, list_target};
 use crate::support::{Backend, PATIENCE, alone, wait_until};
 
@@ -54,7 +54,7 @@ fn a_busy_crowd_that_has_gone_leaves_little() {
         .start();
     create(&server, 7, &[("img1", "a")]);
     let worker = server.only_worker();
-    let before = pss(worker);
+    let before = anonymous_rss(worker);
     let half = format!("GET {} HTTP/1.1\r\nHost: a\r\n", list_target(7));
     let mut crowd: Vec<Client> = Vec::with_capacity(CROWD);
     for _ in 0..CROWD {
@@ -64,7 +64,7 @@ fn a_busy_crowd_that_has_gone_leaves_little() {
     }
     // Each has touched a page of its stack and a buffer.
     wait_until(PATIENCE, "the crowd to be busy", || {
-        pss(worker) - before >= 8 * CROWD as i64
+        anonymous_rss(worker) - before >= 8 * CROWD as i64
     });
     for client in &mut crowd {
         client.send_raw(b"\r\n").expect("the rest of the head");
@@ -74,7 +74,7 @@ fn a_busy_crowd_that_has_gone_leaves_little() {
     }
     drop(crowd);
     wait_until(PATIENCE, "the memory to be given back", || {
-        pss(worker) - before <= SPARE_KIB + CROWD as i64 / 2
+        anonymous_rss(worker) - before <= SPARE_KIB + CROWD as i64 / 2
     });
     server.get(&list_target(7)).expect(200);
 }
