@@ -1,8 +1,10 @@
 //! What a Redis URL says: one server, or the master that Sentinels watch over. Called by the settings, which refuse
 //! a bad URL at the start, and by the cache, which connects to what it names. Nothing is opened here.
 //!
-//!     redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]                        (rediss:// over TLS; redis+unix:///PATH)
-//!     redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE]      (rediss+sentinel://)
+//! ```text
+//! redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]                        (rediss:// over TLS; redis+unix:///PATH)
+//! redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE]      (rediss+sentinel://)
+//! ```
 
 use std::fmt;
 use std::path::PathBuf;
