@@ -21,7 +21,8 @@ const LATE: u64 = 60_000;
 /// The size of a usual answer, from which the cache guesses how many there will be.
 const USUAL_ANSWER: usize = 1024;
 
-/// Answers by shoe. Only the scheduler's thread comes here, so the lock is never contended.
+/// Answers by shoe. Only the scheduler's thread comes here, and before it serves the one that starts it, so the lock is never
+/// contended.
 pub struct L1<V> {
     answers: Option<Mutex<Cache<i32, Kept<V>, ByBytes>>>,
     generations: Generations,
@@ -168,9 +169,7 @@ impl<V: Clone> L1<V> {
             answers.insert(shoe_id, kept);
         }
     }
-}
 
-impl<V: Clone> L1<V> {
     /// All that counts, for a worker that starts. `now` as in [`L1::find`].
     pub fn hand_on(&self, now: u64) -> Vec<Handed<V>> {
         let Some(answers) = self.answers() else {

@@ -141,7 +141,11 @@ impl Channel {
 
     fn send(&self, message: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
         let rights = [ControlMessage::ScmRights(descriptors)];
-        let rights = &rights[..descriptors.len().min(1)];
+        // Empty rights would be refused.
+        let rights = match descriptors {
+            [] => &[],
+            _ => &rights[..],
+        };
         let message = [IoSlice::new(message)];
         let flags = MsgFlags::MSG_NOSIGNAL;
         sendmsg::<()>(self.0.as_raw_fd(), &message, rights, flags, None)?;
@@ -269,6 +273,7 @@ mod tests {
         }
         assert_eq!(master.hear_report(), Heard::End);
     }
+
     #[test]
     fn the_way_to_an_heir_comes_with_its_order_and_once() {
         let (master, worker) = Channel::pair().expect("a pair");
