@@ -143,7 +143,10 @@ fn a_write_that_redis_missed_is_told_without_being_asked_for() {
 #[test]
 fn what_a_killed_worker_wrote_is_told_to_other_hosts() {
     let _machine = alone();
-    let backend = Backend::postgres_redis();
+    // Channels are the whole Redis': in a shared one, a write to this shoe in another test would do.
+    let redis = Redis::private();
+    let backend = Backend::on(Postgres::shared(), Some(&redis));
+    backend.migrate();
     let here = backend.canvas().workers(2).args(FOR_EVER).start();
     let there = backend.canvas().workers(1).args(FOR_EVER).start();
     let id = create(&here, 7, &[("img1", "0")]);

@@ -236,7 +236,8 @@ fn sixty_four_workers_start_answer_and_stop() {
 fn kill_the_master_amid_requests(backend: &Backend) -> Option<Duration> {
     /// A worker gives what is in flight 1.5 s.
     const IN_TIME: Duration = Duration::from_millis(1200);
-    let mut server = backend.serve(4);
+    const WORKERS: usize = 4;
+    let mut server = backend.serve(WORKERS);
     let address = server.address();
     create(&server, 7, &[("img1", "a")]);
     let mut idle = server.connect();
@@ -256,7 +257,11 @@ fn kill_the_master_amid_requests(backend: &Backend) -> Option<Duration> {
 
     server.kill_master();
     let killed = Instant::now();
-    server.wait_for_line("the master is gone; finishing what is in flight");
+    // The two halves may be with any of them.
+    wait_until(PATIENCE, "every worker to know", || {
+        let told = server.lines_with("the master is gone; finishing what is in flight");
+        told.len() == WORKERS
+    });
     let answers: Vec<_> = halves
         .iter_mut()
         .map(|(client, rest)| client.send_raw(rest).and_then(|()| client.receive(true)))
