@@ -12,7 +12,7 @@ use canvas_cluster::master::Arrival;
 use canvas_cluster::store::schema;
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::tune::{self, Change, Verdict};
-use canvas_cluster::worker::privileges;
+use canvas_cluster::worker::{self, privileges};
 use canvas_cluster::{ctl, logging, master, seed, status, sys, top};
 
 /// The exit code when the system or the database, not the user, is in the way.
@@ -134,6 +134,12 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             println!("the configuration is good");
             Ok(())
         }
+        Mode::Migrate { .. } | Mode::Seed(_) if config.database_pooler => Err(Failure(
+            EXIT_USAGE,
+            "database_pooler: migrate and seed hold a lock in a session of the server's, which a pooler in transaction mode gives to \
+             others; give the server itself in --database-url, and --database-pooler=false"
+                .to_owned(),
+        )),
         Mode::Migrate { notify } => {
             drop_privileges(&config).map_err(system)?;
             let done =
@@ -194,6 +200,7 @@ fn tell(outcome: Result<ctl::Outcome, config::ConfigError>) -> ExitCode {
 
 /// The database of the configuration; a URL that can't be one is refused by name before anything starts.
 fn database_url(config: &Config) -> Result<DatabaseUrl, Failure> {
+    worker::replica_urls(config).map_err(|why| Failure(EXIT_USAGE, why))?;
     match &config.database {
         Database::Embedded { path } => Ok(DatabaseUrl::Sqlite(path.clone())),
         Database::Url(url) => DatabaseUrl::parse(url.expose())

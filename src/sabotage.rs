@@ -9,6 +9,8 @@ pub enum Fault {
     MoveBeforeCommit,
     /// A write leaves nothing on its keys in Redis.
     NoTombstone,
+    /// A read forgets what was written when it asks a replica.
+    ForgetWrites,
     /// The loop of one worker stands still from the moment on at which there is a file that the variable `SABOTAGE_AT` names,
     /// while the worker's other threads go on.
     StopLoop,
@@ -35,6 +37,7 @@ pub fn commits(fault: Fault) -> bool {
         let fault = match std::env::var("SABOTAGE").as_deref() {
             Ok("move-before-commit") => Some(Fault::MoveBeforeCommit),
             Ok("no-tombstone") => Some(Fault::NoTombstone),
+            Ok("forget-writes") => Some(Fault::ForgetWrites),
             Ok("stop-loop") => Some(Fault::StopLoop),
             _ => None,
         };

@@ -32,7 +32,7 @@ fn with_admin(canvas: Canvas) -> Canvas {
 
 /// Where the admin listener is, as the log tells.
 #[track_caller]
-fn admin_of(server: &Server) -> SocketAddr {
+pub fn admin_of(server: &Server) -> SocketAddr {
     let line = server.wait_for_line("metrics and status are on http://");
     let (_, address) = line.rsplit_once("http://").expect("the pattern");
     address.trim().parse().expect("an address")
@@ -45,7 +45,7 @@ fn ask(address: SocketAddr, target: &str) -> Response {
 }
 
 #[track_caller]
-fn metrics(address: SocketAddr) -> Exposition {
+pub fn metrics(address: SocketAddr) -> Exposition {
     let answer = ask(address, "/metrics").expect(200);
     Exposition::read(answer.text(), Format::Prometheus)
 }

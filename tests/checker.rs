@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// So long that nothing is seen because its time was over.
 const FOR_EVER: [&str; 2] = ["--l1-ttl", "1h"];
 
-fn time() -> Duration {
+pub fn time() -> Duration {
     match std::env::var("CANVAS_CHECK_SECONDS") {
         Ok(text) => Duration::from_secs(text.parse().expect("CANVAS_CHECK_SECONDS is a number")),
         Err(_) => Duration::from_secs(5),

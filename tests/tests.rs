@@ -35,6 +35,7 @@
 //! - `redis_sentinel`: the master of Redis dies, falls silent or gives way under load, as Sentinels see to; TLS and users.
 //! - `relief`: a worker that is told to finish by a signal of its own.
 //! - `reload`: SIGHUP, and no client notices.
+//! - `replicas`: reads go to replicas that are close enough, and never show less than was acknowledged; PgBouncer in between.
 //! - `report`: README claims nothing that was not measured.
 //! - `sabotage`: the checker notices a server that is broken on purpose, and the master a loop that stands still (feature
 //!   `sabotage` only).
@@ -89,6 +90,7 @@ mod proxies;
 mod redis_sentinel;
 mod relief;
 mod reload;
+mod replicas;
 mod report;
 #[cfg(feature = "sabotage")]
 mod sabotage;

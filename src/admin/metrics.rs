@@ -275,6 +275,45 @@ const METRICS: &[Metric] = &[
         samples: |snapshot, samples| samples.histogram(&snapshot.sums.queue_delay),
     },
     Metric {
+        name: "replica_reads",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+        help: "Calls of a PostgreSQL replica, by whether it answered, was behind what it had to have, or failed; the primary answers what no replica did",
+        samples: |snapshot, samples| {
+            for (outcome, counter) in [
+                ("answered", Counter::ReplicaAnswers),
+                ("behind", Counter::ReplicaBehind),
+                ("failed", Counter::ReplicaFailures),
+            ] {
+                samples.with([("outcome", outcome)], snapshot.sums.counted(counter));
+            }
+        },
+    },
+    Metric {
+        name: "replica_used",
+        kind: Kind::Gauge,
+        labels: &["replica"],
+        help: "Whether the replica of this number, from 0 in the order of --database-read-url, is read from",
+        samples: |snapshot, samples| {
+            for (replica, state) in snapshot.replicas().iter().enumerate() {
+                samples.with([("replica", replica)], u8::from(state.used));
+            }
+        },
+    },
+    Metric {
+        name: "replica_lag_seconds",
+        kind: Kind::Gauge,
+        labels: &["replica"],
+        help: "For how long the replica has not had all that the primary had, in steps of a quarter of --max-replica-lag; no sample while that is not known",
+        samples: |snapshot, samples| {
+            for (replica, state) in snapshot.replicas().iter().enumerate() {
+                if let Some(lag) = state.lag {
+                    samples.with([("replica", replica)], lag.as_secs_f64());
+                }
+            }
+        },
+    },
+    Metric {
         name: "worker_cpu_seconds",
         kind: Kind::Counter,
         labels: &["slot"],

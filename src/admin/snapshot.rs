@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::scoreboard::histogram::{BOUNDS_US, Counts};
 use crate::scoreboard::published::{PastChange, Post, Published, WorkerState};
+use crate::scoreboard::replicas::ReplicaState;
 use crate::scoreboard::{self, Row, Scoreboard, Sums};
 use crate::status::model::{Change, Histogram, Status, Worker};
 
@@ -49,6 +50,11 @@ impl Snapshot {
     pub fn resident(&self, post: &Post) -> Option<u64> {
         self.heartbeat_age(post)?;
         Some(self.row(post)?.resident()).filter(|bytes| *bytes > 0)
+    }
+
+    /// How the replicas are, by their numbers.
+    pub fn replicas(&self) -> Vec<ReplicaState> {
+        self.scoreboard.replicas().all()
     }
 
     /// The CPU time of all workers that the slot ever had.

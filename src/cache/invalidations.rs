@@ -32,9 +32,16 @@ pub(super) fn channel(prefix: &str) -> String {
     format!("{prefix}invalidations")
 }
 
-/// The message for these shoes: which host says it, since the sender has no need to hear it, and their ids.
+/// What stands before how far the database was written, in a message.
+const PLACE: char = '@';
+
+/// The message for these shoes: which host says it, since the sender has no need to hear it, how far the database has been written
+/// (the timeline, and the place in its log) if that is known, and their ids.
 pub(super) fn message(scoreboard: &Scoreboard, shoe_ids: &[i32]) -> String {
     let mut text = format!("{:x}", scoreboard.identity());
+    if let Some((timeline, lsn)) = scoreboard.written().wanted() {
+        text += &format!(" {PLACE}{timeline:x}/{lsn:x}");
+    }
     for shoe_id in shoe_ids {
         text.push(' ');
         text += itoa::Buffer::new().format(*shoe_id);
@@ -48,11 +55,16 @@ pub(super) fn message_of_everything(scoreboard: &Scoreboard) -> String {
 }
 
 /// Does what a message says. One that makes no sense kills everything: its sender is of another version, and a miss is
-/// cheap.
+/// cheap. How far the database was written is noted before anything dies: who asks for it anew must ask for that much.
 fn heed(text: &str, scoreboard: &Scoreboard) {
-    let mut words = text.split(' ');
+    let mut words = text.split(' ').peekable();
     if words.next() == Some(&format!("{:x}", scoreboard.identity())) {
         return;
+    }
+    let place = words.next_if(|word| word.starts_with(PLACE));
+    match place.and_then(read_place) {
+        Some((timeline, lsn)) => scoreboard.written().note(timeline, lsn),
+        None => scoreboard.written().doubt(),
     }
     let shoe_ids: Result<Vec<i32>, _> = words.map(str::parse).collect();
     match shoe_ids {
@@ -63,6 +75,12 @@ fn heed(text: &str, scoreboard: &Scoreboard) {
         }
         _ => scoreboard.generations().bump_all(),
     }
+}
+
+fn read_place(word: &str) -> Option<(u32, u64)> {
+    let (timeline, lsn) = word.strip_prefix(PLACE)?.split_once('/')?;
+    let timeline = u32::from_str_radix(timeline, 16).ok()?;
+    Some((timeline, u64::from_str_radix(lsn, 16).ok()?))
 }
 
 /// Starts the thread that hears, for ever. Until it does, `trust` is not given. Several times a second, whatever comes, it
@@ -119,6 +137,8 @@ fn hear(
     let mut subscription = events.run(in_time(), servers.subscribe(channel))?;
     // The first look at the Sentinels is no change.
     let changes = changes.max(1);
+    // What was told before is not known to have been heard: replicas must have that, too.
+    scoreboard.written().doubt();
     trust.begin();
     loop {
         call_for(clerk, scoreboard);
@@ -167,6 +187,36 @@ mod tests {
             let before = of(&there, 9);
             heed(text, &there);
             assert_eq!(of(&there, 9), before + 1, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_tells_how_far_was_written_or_is_a_reason_to_doubt() {
+        let (here, there) = (
+            Scoreboard::new().expect("shared memory"),
+            Scoreboard::new().expect("shared memory"),
+        );
+        there.written().note(1, 5);
+        here.written().note(2, 0x0300_01c8);
+        let text = message(&here, &[7]);
+        heed(&text, &there);
+        assert_eq!(there.written().wanted(), Some((2, 0x0300_01c8)));
+        let generation = there.generations().load(Entry::of_shoe(7));
+        assert_eq!(
+            (generation, there.generations().load(Entry::of_shoe(8))),
+            (1, 0)
+        );
+        // One of unknown outcome, one of another version, and what concerns everything.
+        here.written().doubt();
+        for text in [
+            message(&here, &[7]),
+            "1 7".to_owned(),
+            "1 @x/y 7".to_owned(),
+            message_of_everything(&here),
+        ] {
+            there.written().settle(there.written().doubts());
+            heed(&text, &there);
+            assert_eq!(there.written().wanted(), None, "{text:?}");
         }
     }
 }

@@ -86,6 +86,14 @@ pub struct Lookup {
 /// What the store answered of a shoe that a lookup missed.
 pub type Filling = (Arc<Lookup>, i32, Bytes);
 
+impl Lookup {
+    /// Whether the store's answer for this shoe will be filled in. It must be as new as the lease, or an older one would stay.
+    pub fn fills(&self, shoe_id: i32) -> bool {
+        let leased = |ticket: &Ticket| ticket.shoe_ids.binary_search(&shoe_id).is_ok();
+        self.ticket.as_ref().is_some_and(leased)
+    }
+}
+
 /// The right to fill, as of the moment before the store was asked.
 struct Ticket {
     epoch: Vec<u8>,

@@ -1,7 +1,7 @@
 //! The command line: subcommands and flags for clap, made from the settings table, and the [`Mode`] that they ask for.
 //! Called by `main`. Values are only collected here; `layers` reads them. Usage errors never echo a password.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
@@ -263,7 +263,7 @@ fn page_of(matches: &ArgMatches) -> String {
 }
 
 const AFTER_HELP: &str = "\
-A flag beats its environment variable, which beats a systemd credential (database-url, redis-url, write-token), \
+A flag beats its environment variable, which beats a systemd credential (database-url, database-read-url, redis-url, write-token), \
 which beats the file, which beats the default. An empty variable counts as not given; an unknown CANVAS_ variable \
 is refused, except those that Kubernetes sets for a Service named canvas….
 
@@ -302,20 +302,18 @@ fn arg_of(setting: &'static Setting) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Listen { .. } | Kind::Networks { .. } | Kind::Origins { .. } => {
-            arg.action(ArgAction::Append)
-        }
+        _ if setting.kind.separator().is_some() => arg.action(ArgAction::Append),
         _ => arg,
     }
 }
 
-/// The flag's value, several joined by commas.
+/// The flag's value, several joined as they may be written in one.
 fn flag_of(matches: &ArgMatches, setting: &'static Setting) -> Option<Given> {
     let texts: Vec<OsString> = texts_of(matches, setting)?.cloned().collect();
     Some(Given {
         setting,
         origin: Origin::Flag,
-        value: texts.join(OsString::from(",").as_os_str()),
+        value: texts.join(OsStr::new(setting.kind.separator().unwrap_or(","))),
     })
 }
 

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::redis_url;
-use super::secret::{Secret, quote, redact_url};
+use super::secret::{Secret, quote, redact_url, redact_urls};
 use super::value;
 use super::values::Values;
 use super::{
     AccessFormat, AccessTarget, Admin, AdminAddress, ApiDocs, ControlSocket, Listen, LogFormat,
-    ServerTiming,
+    MOST_REPLICAS, ServerTiming,
 };
 
 /// Leads to the field of [`Values`] that a setting fills.
@@ -71,6 +71,10 @@ pub(super) enum Kind {
     },
     Url {
         scheme: Scheme,
+        field: Field<Option<Secret>>,
+    },
+    /// Several URLs of databases, with white space between.
+    Urls {
         field: Field<Option<Secret>>,
     },
     /// The start of a key in Redis.
@@ -159,6 +163,26 @@ impl Scheme {
     }
 }
 
+/// Checks what can be checked of the URLs of replicas without a client. The refusal never quotes them.
+pub(super) fn check_replicas(urls: &str) -> Result<(), String> {
+    let mut count = 0;
+    for url in urls.split_whitespace() {
+        Scheme::Database.check(url)?;
+        if url.starts_with("sqlite:") {
+            return Err(
+                "the value (hidden) is an SQLite file, which has no replicas; give the URL of a PostgreSQL standby"
+                    .to_owned(),
+            );
+        }
+        count += 1;
+    }
+    match count {
+        0 => Err("the value names no replica".to_owned()),
+        1..=MOST_REPLICAS => Ok(()),
+        _ => Err(format!("{count} replicas are more than {MOST_REPLICAS}")),
+    }
+}
+
 /// The levels of `log_level`.
 const LEVELS: [(&str, log::LevelFilter); 4] = [
     ("error", log::LevelFilter::Error),
@@ -214,6 +238,9 @@ impl Kind {
             }
             Kind::LoaderioToken { .. } => "loaderio- and 1 to 64 digits (0-9, a-f)".to_owned(),
             Kind::Url { scheme, .. } => scheme.takes().to_owned(),
+            Kind::Urls { .. } => {
+                "the URL of a PostgreSQL replica (postgres://… or postgresql://…)".to_owned()
+            }
             Kind::Prefix { .. } => "a key prefix (1 to 64 visible ASCII characters)".to_owned(),
             Kind::Name { of, .. } => format!("the name of a {of}"),
             Kind::ControlSocket { .. } => "a path, or none".to_owned(),
@@ -313,6 +340,10 @@ impl Kind {
                 scheme.check(text)?;
                 *field(values) = Some(Secret::new(text));
             }
+            Kind::Urls { field } => {
+                check_replicas(text)?;
+                *field(values) = Some(Secret::new(text));
+            }
             Kind::Prefix { field } => {
                 let visible = text.bytes().all(|b| b.is_ascii_graphic());
                 *field(values) = Some(text)
@@ -354,6 +385,16 @@ impl Kind {
         Ok(())
     }
 
+    /// What stands between several values that are given one by one; `None` for what takes one.
+    pub(super) fn separator(&self) -> Option<&'static str> {
+        match self {
+            Kind::Listen { .. } | Kind::Networks { .. } | Kind::Origins { .. } => Some(","),
+            // A URL may have commas.
+            Kind::Urls { .. } => Some(" "),
+            _ => None,
+        }
+    }
+
     /// The value in force, as it may be shown; `None` where nothing is set.
     pub(super) fn show(&self, values: &mut Values) -> Option<String> {
         Some(match self {
@@ -382,6 +423,7 @@ impl Kind {
             Kind::Origins { field } | Kind::Ancestors { field } => field(values).join(","),
             Kind::LoaderioToken { field } => field(values).clone()?,
             Kind::Url { field, .. } => redact_url(field(values).as_ref()?.expose()),
+            Kind::Urls { field } => redact_urls(field(values).as_ref()?.expose()),
             Kind::Prefix { field } => field(values).clone(),
             Kind::Name { field, .. } => field(values).clone()?,
             Kind::ControlSocket { field } => match field(values) {

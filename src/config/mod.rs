@@ -9,8 +9,8 @@
 //! them by the table (`settings`, `kind`, `value`, `layers`) and check them against each other (`resolve`).
 //!
 //! Precedence: flag > environment > systemd credential > file > default. A credential is a file that systemd puts into
-//! `$CREDENTIALS_DIRECTORY` for this service alone; `database-url`, `redis-url` and `write-token` act as
-//! `database_url_file`, `redis_url_file` and `write_token_file`. An empty variable counts as not given. Variables that
+//! `$CREDENTIALS_DIRECTORY` for this service alone; `database-url`, `database-read-url`, `redis-url` and `write-token` act as
+//! `database_url_file`, `database_read_url_file`, `redis_url_file` and `write_token_file`. An empty variable counts as not given. Variables that
 //! Kubernetes sets for a Service named `canvas…` are ignored; any other unknown `CANVAS_…` is refused.
 
 mod account;
@@ -50,6 +50,9 @@ pub use sources::Sources;
 /// The most workers that there can be.
 pub const MOST_WORKERS: usize = 1024;
 
+/// The most replicas that are read from.
+pub const MOST_REPLICAS: usize = 16;
+
 /// The exit code for wrong usage and a wrong configuration. System failures exit 111.
 pub const EXIT_USAGE: u8 = 100;
 
@@ -65,6 +68,12 @@ pub struct Config {
     /// The proxies whose X-Forwarded-For and Forwarded are believed; IPv4-mapped networks stand as IPv4.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub database: Database,
+    /// The replicas to read from, each `postgres://…` or `postgresql://…`; at most [`MOST_REPLICAS`].
+    pub database_read_urls: Vec<Secret>,
+    /// The longest that a replica may be behind and be read from.
+    pub max_replica_lag: Duration,
+    /// Whether the URLs of the database lead to a pooler in transaction mode.
+    pub database_pooler: bool,
     /// Bytes of finished answers that each worker keeps, 0 for none.
     pub l1_bytes: usize,
     /// The age at which a worker asks again, whether it heard of a write or not.

@@ -230,9 +230,7 @@ fn toml_value(setting: &Setting) -> String {
     };
     match setting.kind {
         Kind::Count { .. } | Kind::Switch { .. } => text.to_owned(),
-        Kind::Listen { .. } | Kind::Networks { .. } | Kind::Origins { .. } => {
-            format!("[\"{text}\"]")
-        }
+        _ if setting.kind.separator().is_some() => format!("[\"{text}\"]"),
         // No text of the table needs an escape; a test reads each back.
         _ => format!("\"{text}\""),
     }

@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::kind::{Kind, Scheme, show_path};
+use super::kind::{Kind, Scheme, check_replicas, show_path};
 use super::layers::{Layered, Origin};
-use super::secret::{Secret, holds_secret, redact_url};
+use super::secret::{Secret, holds_secret, redact_url, redact_urls};
 use super::settings::{Setting, find};
 use super::sources::Environment;
 use super::table::SETTINGS;
@@ -40,8 +40,9 @@ pub(super) fn resolve(
     open_file: Option<&Path>,
 ) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
-    let database = keep(choose_url(&layered, Scheme::Database), &mut problems);
-    let redis = keep(choose_url(&layered, Scheme::Redis), &mut problems);
+    let database = keep(choose_url(&layered, Urls::Database), &mut problems);
+    let replicas = keep(choose_url(&layered, Urls::Replicas), &mut problems);
+    let redis = keep(choose_url(&layered, Urls::Redis), &mut problems);
     let token = keep(read_token(&layered), &mut problems);
     let user = keep(find_account(&layered), &mut problems);
     check_writes(&layered, &mut problems);
@@ -70,11 +71,12 @@ pub(super) fn resolve(
             control_socket: &control_socket,
             admin: &admin,
             database: &database,
+            replicas: &replicas,
             redis: &redis,
             token: &token,
         },
     );
-    let warnings = [&database, &redis]
+    let warnings = [&database, &replicas, &redis]
         .into_iter()
         .flatten()
         .filter_map(|chosen| warn_of(chosen, open_file))
@@ -90,6 +92,12 @@ pub(super) fn resolve(
                 path: state_dir.join(EMBEDDED),
             },
         },
+        database_read_urls: replicas.map_or(Vec::new(), |chosen| {
+            let urls = chosen.secret.expose().split_whitespace();
+            urls.map(Secret::new).collect()
+        }),
+        max_replica_lag: values.max_replica_lag,
+        database_pooler: values.database_pooler,
         l1_bytes: values.l1_bytes,
         l1_ttl: values.l1_ttl,
         redis: redis.map(|chosen| Redis {
@@ -170,17 +178,41 @@ struct Chosen {
     origin: Origin,
 }
 
+/// What has URLs, given themselves or in a file.
+#[derive(Clone, Copy)]
+enum Urls {
+    Database,
+    Replicas,
+    Redis,
+}
+
+impl Urls {
+    fn check(self, text: &str) -> Result<(), String> {
+        match self {
+            Urls::Database => Scheme::Database.check(text),
+            Urls::Replicas => check_replicas(text),
+            Urls::Redis => Scheme::Redis.check(text),
+        }
+    }
+}
+
 /// The URL given itself or in a file, whichever is stronger; both at one level are a mistake.
-fn choose_url(layered: &Layered, scheme: Scheme) -> Result<Option<Chosen>, String> {
+fn choose_url(layered: &Layered, urls: Urls) -> Result<Option<Chosen>, String> {
     let values = &layered.values;
-    let (url_key, file_key, url, path) = match scheme {
-        Scheme::Database => (
+    let (url_key, file_key, url, path) = match urls {
+        Urls::Database => (
             "database_url",
             "database_url_file",
             &values.database_url,
             &values.database_url_file,
         ),
-        Scheme::Redis => (
+        Urls::Replicas => (
+            "database_read_url",
+            "database_read_url_file",
+            &values.database_read_url,
+            &values.database_read_url_file,
+        ),
+        Urls::Redis => (
             "redis_url",
             "redis_url_file",
             &values.redis_url,
@@ -205,7 +237,7 @@ fn choose_url(layered: &Layered, scheme: Scheme) -> Result<Option<Chosen>, Strin
         (Some(url), None) => Ok(Some(direct(url))),
         (Some(url), Some(_)) if url_origin.rank() > file_origin.rank() => Ok(Some(direct(url))),
         (_, Some(path)) => {
-            let secret = read_secret(layered, file_setting, path, |text| scheme.check(text))?;
+            let secret = read_secret(layered, file_setting, path, |text| urls.check(text))?;
             Ok(Some(Chosen {
                 secret,
                 setting: file_setting,
@@ -326,6 +358,14 @@ fn check_order(layered: &Layered, problems: &mut Vec<String>) {
             value::show_duration(values.drain_timeout),
         ));
     }
+    if values.database_pooler && values.database_notify {
+        problems.push(format!(
+            "{} and {} contradict each other: a pooler in transaction mode forgets who listens; give --database-url the server itself \
+             and leave the pooler out, or do without hearing of writes made past this server",
+            name("database_notify"),
+            name("database_pooler"),
+        ));
+    }
     if values.limits.max_request_line > values.limits.max_head {
         problems.push(format!(
             "{}: {} is larger than max_head ({}), which the request line is part of",
@@ -396,13 +436,19 @@ struct Computed<'a> {
     control_socket: &'a ControlSocket,
     admin: &'a Admin,
     database: &'a Option<Chosen>,
+    replicas: &'a Option<Chosen>,
     redis: &'a Option<Chosen>,
     token: &'a Option<Chosen>,
 }
 
 /// Each setting as `check` prints it: key, value in force, origin.
 fn describe(layered: &mut Layered, computed: &Computed<'_>) -> Vec<(String, String, String)> {
-    let chosen = [computed.database, computed.redis, computed.token];
+    let chosen = [
+        computed.database,
+        computed.replicas,
+        computed.redis,
+        computed.token,
+    ];
     let mut rows = Vec::new();
     for setting in SETTINGS {
         let origin = layered.origin(setting).show(setting);
@@ -429,7 +475,10 @@ fn describe(layered: &mut Layered, computed: &Computed<'_>) -> Vec<(String, Stri
             },
             // The URL that counts, wherever it stood.
             (_, _, Some(source)) if setting.is_secret() => (
-                redact_url(source.secret.expose()),
+                match setting.kind {
+                    Kind::Urls { .. } => redact_urls(source.secret.expose()),
+                    _ => redact_url(source.secret.expose()),
+                },
                 source.origin.show(source.setting),
             ),
             (_, Some(path), Some(source)) if source.setting.key != setting.key => (
@@ -452,15 +501,21 @@ fn describe(layered: &mut Layered, computed: &Computed<'_>) -> Vec<(String, Stri
 /// Whether the two settings are two ways to give the same secret.
 fn stands_for(setting: &Setting, source: &Setting) -> bool {
     let stem = |setting: &Setting| setting.key.trim_end_matches("_file").to_owned();
-    matches!(setting.kind, Kind::Url { .. } | Kind::SecretFile { .. })
-        && stem(setting) == stem(source)
+    matches!(
+        setting.kind,
+        Kind::Url { .. } | Kind::Urls { .. } | Kind::SecretFile { .. }
+    ) && stem(setting) == stem(source)
 }
 
 fn warn_of(chosen: &Chosen, open_file: Option<&Path>) -> Option<String> {
     let Origin::File(file) = &chosen.origin else {
         return None;
     };
-    let holds = chosen.setting.is_secret() && holds_secret(chosen.secret.expose());
+    let holds = chosen.setting.is_secret()
+        && match chosen.setting.kind {
+            Kind::Urls { .. } => chosen.secret.expose().split_whitespace().any(holds_secret),
+            _ => holds_secret(chosen.secret.expose()),
+        };
     (holds && open_file == Some(file)).then(|| {
         let (key, file) = (chosen.setting.key, show_path(file));
         format!("{key} in {file} holds a password that every user of this host can read; run `chmod o-rwx {file}`, or move it to {key}_file")

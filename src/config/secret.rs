@@ -79,6 +79,12 @@ pub fn redact_url(url: &str) -> String {
     shown.escape_debug().to_string()
 }
 
+/// Several URLs with white space between, each as it may be shown.
+pub(super) fn redact_urls(urls: &str) -> String {
+    let shown: Vec<String> = urls.split_whitespace().map(redact_url).collect();
+    shown.join(" ")
+}
+
 /// Whether the URL holds a password, or may hold one.
 pub(super) fn holds_secret(url: &str) -> bool {
     find_secrets(url).is_none_or(|found| !found.is_empty())

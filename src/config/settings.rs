@@ -73,7 +73,7 @@ impl Setting {
 
     /// Whether the value itself is secret (a file that holds a secret isn't).
     pub(super) fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Url { .. })
+        matches!(self.kind, Kind::Url { .. } | Kind::Urls { .. })
     }
 
     /// The systemd credential that stands for this setting, `database-url` for `database_url_file`.

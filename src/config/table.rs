@@ -308,6 +308,54 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "database_read_url",
+        value_name: "URL",
+        default: Preset::None {
+            means: "none: the primary answers all",
+            example: "postgres://canvas@replica.example.com/shoes?sslmode=verify-full",
+        },
+        group: Group::Database,
+        help: "A PostgreSQL replica to read from while it is close behind, one server each; repeat it, or separate by spaces, for more; a password in it is better kept in --database-read-url-file",
+        kind: Kind::Urls {
+            field: |v| &mut v.database_read_url,
+        },
+    },
+    Setting {
+        key: "database_read_url_file",
+        value_name: "FILE",
+        default: Preset::None {
+            means: "no file",
+            example: "/etc/canvas-cluster/database-read-url",
+        },
+        group: Group::Database,
+        help: "File that holds the URLs of all replicas, one a line, not readable by others",
+        kind: Kind::SecretFile {
+            of: "URLs of databases",
+            field: |v| &mut v.database_read_url_file,
+        },
+    },
+    Setting {
+        key: "max_replica_lag",
+        value_name: "TIME",
+        default: Preset::Value("1s"),
+        group: Group::Database,
+        help: "How far a replica may be behind the primary and be read from; whatever this host has written or heard of it must have in any case",
+        kind: Kind::Time {
+            range: Duration::from_millis(100)..=TEN_MINUTES,
+            field: |v| &mut v.max_replica_lag,
+        },
+    },
+    Setting {
+        key: "database_pooler",
+        value_name: "true|false",
+        default: Preset::Value("false"),
+        group: Group::Database,
+        help: "The URLs of the database lead to a pooler in transaction mode, such as PgBouncer: nothing is prepared or set for longer than a transaction; migrate, seed and --database-notify need the server itself",
+        kind: Kind::Switch {
+            field: |v| &mut v.database_pooler,
+        },
+    },
+    Setting {
         key: "database_notify",
         value_name: "true|false",
         default: Preset::Value("false"),

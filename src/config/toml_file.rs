@@ -44,13 +44,10 @@ fn raw(setting: &Setting, value: &toml::Value) -> Result<String, String> {
             Kind::Count { .. } | Kind::Workers { .. } | Kind::Time { .. } | Kind::Size { .. },
         ) => return Ok(number.to_string()),
         (toml::Value::Boolean(on), Kind::Switch { .. }) => return Ok(on.to_string()),
-        (
-            toml::Value::Array(items),
-            Kind::Listen { .. } | Kind::Networks { .. } | Kind::Origins { .. },
-        ) => {
+        (toml::Value::Array(items), kind) if kind.separator().is_some() => {
             let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
             match texts {
-                Some(texts) => return Ok(texts.join(",")),
+                Some(texts) => return Ok(texts.join(kind.separator().unwrap_or(","))),
                 None => "an array of something else than strings",
             }
         }

@@ -74,6 +74,7 @@ fn host(needs: &Needs) -> Host {
 pub fn needs_of(config: &Config) -> Needs {
     let workers = config.workers.count() as u64;
     let addresses = config.listen.len() as u64;
+    let servers = 1 + config.database_read_urls.len() as u64;
     // Each worker holds the listeners of all. After a reload with fewer workers there are more; what may then be lacking
     // is within what a worker is given.
     let worker = needs::needs(config, workers * addresses);
@@ -86,6 +87,6 @@ pub fn needs_of(config: &Config) -> Needs {
         mappings: worker.mappings,
         other_mappings: worker.other_mappings,
         backlog: BACKLOG as u64,
-        outgoing: workers * config.lanes as u64 * CONNECTIONS_A_LANE,
+        outgoing: workers * config.lanes as u64 * CONNECTIONS_A_LANE * servers,
     }
 }

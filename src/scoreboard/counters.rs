@@ -39,6 +39,11 @@ pub enum Counter {
     LaneBatches,
     /// Requests to the admin listener, which are counted here and nowhere else.
     AdminRequests,
+    /// Batches of questions to the database that a replica answered; that it could not, for it had not replayed enough; and that
+    /// got no answer of it.
+    ReplicaAnswers,
+    ReplicaBehind,
+    ReplicaFailures,
     /// Messages refused for the reason of this place in [`REFUSALS`].
     Refused(u8),
 }
@@ -80,7 +85,7 @@ pub const REFUSALS: [&str; 32] = [
 ];
 
 /// The counters without a number of their own, in the order of their places.
-const PLAIN: [(Counter, &str); 21] = [
+const PLAIN: [(Counter, &str); 24] = [
     (Counter::Connections, "connections"),
     (Counter::TurnedAway, "turned_away"),
     (Counter::AcceptPauses, "accept_pauses"),
@@ -102,6 +107,9 @@ const PLAIN: [(Counter, &str); 21] = [
     (Counter::Shed, "shed"),
     (Counter::LaneBatches, "lane_batches"),
     (Counter::AdminRequests, "admin_requests"),
+    (Counter::ReplicaAnswers, "replica_answers"),
+    (Counter::ReplicaBehind, "replica_behind"),
+    (Counter::ReplicaFailures, "replica_failures"),
 ];
 
 impl Counter {
@@ -157,6 +165,9 @@ impl Counter {
             Counter::Shed => 18,
             Counter::LaneBatches => 19,
             Counter::AdminRequests => 20,
+            Counter::ReplicaAnswers => 21,
+            Counter::ReplicaBehind => 22,
+            Counter::ReplicaFailures => 23,
             Counter::Refused(at) => PLAIN.len() + at as usize,
         }
     }

@@ -17,7 +17,7 @@ use crate::sys;
 
 /// To be raised when a word of the header or of a row comes to mean something else. What moves is noticed by itself, and
 /// counters that are added behind the others change nothing.
-const VERSION: usize = 3;
+const VERSION: usize = 4;
 
 /// The layout of this image's tables.
 pub(super) fn number() -> u64 {
@@ -84,7 +84,7 @@ impl Scoreboard {
             return Ok(Adopted::Foreign);
         }
         let words = sys::map_words(&memory, WORDS).map_err(AdoptError)?;
-        Ok(Adopted::Shared(Scoreboard { words }))
+        Ok(Adopted::Shared(Scoreboard::over(words)))
     }
 
     /// Marks the table as one of several: from now on nobody who has it believes anything that is cached.
@@ -121,6 +121,8 @@ impl Scoreboard {
     pub fn unite(&self) {
         // First, or there were a moment in which Redis is believed although one of them could not mark a write.
         self.owe_redis();
+        // Nor did those of the other table note here how far they wrote.
+        self.doubt_everywhere();
         self.word(Word::Divided).store(0, Ordering::SeqCst);
     }
 }
@@ -136,7 +138,7 @@ pub fn divide(memory: impl AsFd) -> Result<(), AdoptError> {
 /// The table's first words, which have the same places in every image. No more may be asked of it.
 fn header_of(memory: impl AsFd) -> Result<Scoreboard, AdoptError> {
     let words = sys::map_words(memory, HEADER).map_err(AdoptError)?;
-    Ok(Scoreboard { words })
+    Ok(Scoreboard::over(words))
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ pub mod generations;
 pub mod histogram;
 mod layout;
 pub mod published;
+pub mod replicas;
 mod row;
+pub mod written;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -26,7 +28,9 @@ use self::generations::{ENTRIES, Generations};
 use self::histogram::Counts;
 pub use self::layout::{AdoptError, Adopted, divide};
 use self::published::Published;
+use self::replicas::Replicas;
 pub use self::row::{Intent, Row};
+use self::written::Written;
 use crate::sys;
 
 /// How many workers may live at once: two generations of the most that can be configured, and some that are dying.
@@ -34,6 +38,10 @@ pub const ROWS: usize = 2 * 1024 + 256;
 
 /// The words before the table of generations, one page of them.
 const HEADER: usize = 512;
+
+/// Where the records of what was written to databases are in the header, and behind them what is told of the replicas.
+const WRITTEN: usize = 64;
+const REPLICAS: usize = WRITTEN + written::RECORDS * written::WORDS;
 
 /// The most listening sockets of one address: one a slot.
 const SOCKETS: usize = 1024;
@@ -77,6 +85,8 @@ enum Word {
 #[derive(Clone, Copy)]
 pub struct Scoreboard {
     words: &'static [AtomicU64],
+    /// Which record is of this process's database.
+    database: usize,
 }
 
 impl Scoreboard {
@@ -86,7 +96,7 @@ impl Scoreboard {
     /// The kernel's, when it has no memory to share.
     pub fn in_memory() -> io::Result<(Self, OwnedFd)> {
         let (words, memory) = sys::shared_words("canvas-cluster-scoreboard", WORDS)?;
-        let board = Scoreboard { words };
+        let board = Scoreboard::over(words);
         let identity = RandomState::new().hash_one(std::process::id());
         board
             .word(Word::Identity)
@@ -95,6 +105,19 @@ impl Scoreboard {
             .word(Word::Layout)
             .store(layout::number(), Ordering::Relaxed);
         Ok((board, memory))
+    }
+
+    fn over(words: &'static [AtomicU64]) -> Self {
+        Scoreboard { words, database: 0 }
+    }
+
+    /// The same table, for a process that writes to the database of this URL.
+    #[must_use]
+    pub fn of_database(self, url: &str) -> Self {
+        Scoreboard {
+            database: Written::record_of(url),
+            ..self
+        }
     }
 
     /// Maps a zeroed table that no other image of the program will see.
@@ -115,6 +138,33 @@ impl Scoreboard {
         Generations {
             entries: &self.words[HEADER..HEADER + ENTRIES],
             divided: self.word(Word::Divided),
+        }
+    }
+
+    /// How far this process's database has been written, as the host knows.
+    pub fn written(&self) -> Written {
+        self.record(self.database)
+    }
+
+    fn record(&self, number: usize) -> Written {
+        let start = WRITTEN + number * written::WORDS;
+        Written {
+            words: &self.words[start..start + written::WORDS],
+            divided: self.word(Word::Divided),
+        }
+    }
+
+    /// Doubts how far any database has been written, for who does not know which one it is.
+    fn doubt_everywhere(&self) {
+        for number in 0..written::RECORDS {
+            self.record(number).doubt();
+        }
+    }
+
+    /// What is told of the replicas.
+    pub fn replicas(&self) -> Replicas {
+        Replicas {
+            words: &self.words[REPLICAS..REPLICAS + replicas::WORDS],
         }
     }
 
@@ -267,6 +317,8 @@ impl Scoreboard {
     pub fn settle_writes_of(&self, row: Row) {
         // Owed first: what is asked of Redis between the two must be too old already.
         if row.has_begun() {
+            // Its commit may have come, and nobody has noted how far.
+            self.doubt_everywhere();
             self.owe_redis();
         }
         row.settle();
@@ -348,6 +400,8 @@ pub fn moment() -> u64 {
 /// How far the debt reached when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedisDebt(u64);
+
+const _: () = assert!(REPLICAS + replicas::WORDS <= Word::Divided as usize);
 
 #[cfg(test)]
 mod tests {

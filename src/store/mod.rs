@@ -129,6 +129,8 @@ pub struct PoolOptions {
     /// The longest that the server may work on one statement (PostgreSQL's `statement_timeout`). It should
     /// not be below the callers' deadlines; it is what ends a statement whose caller has given up.
     pub statement_timeout: Duration,
+    /// A pooler in transaction mode is between (PgBouncer): no session is ours for longer than a transaction.
+    pub pooled: bool,
 }
 
 impl Default for PoolOptions {
@@ -137,6 +139,7 @@ impl Default for PoolOptions {
             max_size: 4,
             connect_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(5),
+            pooled: false,
         }
     }
 }
@@ -149,8 +152,20 @@ impl Default for PoolOptions {
 pub fn open(url: &DatabaseUrl, pool: PoolOptions) -> Result<Arc<dyn Store>, StoreError> {
     match url {
         DatabaseUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, pool))),
-        DatabaseUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(url, pool)?)),
+        DatabaseUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(url, pool, None)?)),
     }
+}
+
+/// Opens a store over PostgreSQL that reads from replicas, too.
+///
+/// # Errors
+/// As [`open`]; or the kernel has no thread left for us.
+pub fn open_with_replicas(
+    url: &url::PostgresUrl,
+    pool: PoolOptions,
+    replicas: ReplicaOptions,
+) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(PostgresStore::open(url, pool, Some(replicas))?))
 }
 
 /// Prepares to hear of writes that are made past this server; `None` if the database can't tell.
@@ -164,12 +179,82 @@ pub fn listen(url: &DatabaseUrl) -> Result<Option<notices::Listener>, StoreError
     }
 }
 
+/// A place in the write-ahead log of PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Which history of the cluster it is in, from 1: each promotion begins a new one. Places of two timelines can't be compared.
+    pub timeline: u32,
+    /// The log sequence number: how many bytes of log there are before it.
+    pub lsn: u64,
+}
+
+/// How a store reads from replicas.
+pub struct ReplicaOptions {
+    /// One server each.
+    pub urls: Vec<url::PostgresUrl>,
+    /// The longest that one may be behind the primary and be read from.
+    pub max_lag: Duration,
+    pub progress: Arc<dyn Progress>,
+    /// How many connections this process may have with a server that has so much room.
+    pub part: Arc<dyn Fn(Room) -> usize + Send + Sync>,
+    /// Whether this process says in the log how the replicas are.
+    pub speaks: bool,
+}
+
+/// How far the database has been written, as the processes of a host know together; and what they tell of replicas.
+pub trait Progress: Send + Sync {
+    /// What a replica must have replayed to show all that this host has acknowledged or heard of; `None` while that is in doubt.
+    fn wanted(&self) -> Option<Position>;
+
+    /// The newest timeline that is known to have been written on; 0 before any is.
+    fn timeline(&self) -> u32;
+
+    /// Notes that so much has been written.
+    fn note(&self, position: Position);
+
+    /// How many doubts there have been. Read before the primary is asked for its place, and passed to `settle` once that is noted.
+    fn doubts(&self) -> u64;
+
+    /// Settles so many doubts.
+    fn settle(&self, doubts: u64);
+
+    /// Tells how a replica is, by its number.
+    fn tell(&self, replica: usize, sight: ReplicaSight);
+
+    /// Counts what came of asking a replica.
+    fn count(&self, outcome: ReadOutcome);
+}
+
+/// How a replica was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaSight {
+    /// How far it is behind; `None` if that is not known.
+    pub lag: Option<Duration>,
+    /// Whether it is read from.
+    pub used: bool,
+}
+
+/// What came of asking a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOutcome {
+    Answered,
+    /// It had not replayed enough.
+    Behind,
+    Failed,
+}
+
 /// What a write tells others about before its commit becomes visible: `raise` is called inside the
 /// transaction, after the store knows every shoe whose answer the commit changes and right before COMMIT.
 pub trait Fence {
     /// Marks the cached answers of these shoes as dying. Must not fail: a fence that can't reach a cache
     /// remembers so and sees to it that the cache is not trusted.
     fn raise(&self, shoe_ids: &[i32]);
+
+    /// Told that the transaction has been committed, and how far the log was written then. A store that has no log does not say
+    /// so, nor one that lost its server before it heard.
+    fn committed(&self, position: Position) {
+        let _ = position;
+    }
 
     /// The W3C traceparents of the requests whose writes they are, for a database that can show them; empty if it is to show
     /// none, which is what everybody else's writes have.
@@ -242,6 +327,15 @@ pub trait Store: Send + Sync {
         shoe_ids: &[i32],
         deadline: Deadline,
     ) -> Result<Vec<Vec<ShoeImages>>, StoreError>;
+
+    /// The same, as new as a commit that was made before the call: what is to be kept where others read it.
+    fn shoes_as_of_now(
+        &self,
+        shoe_ids: &[i32],
+        deadline: Deadline,
+    ) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
+        self.shoes(shoe_ids, deadline)
+    }
 
     /// The rows with these ids; element `i` answers `ids[i]`. One query for the whole batch.
     fn rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError>;

@@ -33,6 +33,8 @@ pub fn start(
             loop {
                 match listener.connect() {
                     Ok(has_triggers) => {
+                        // What was written right before is not told, and replicas must have it.
+                        hearing.scoreboard.written().doubt();
                         if !has_triggers && speaks && !is_told {
                             is_told = true;
                             log::warn!(
@@ -69,6 +71,10 @@ impl Hearing {
     /// Redis first: what is asked of it between the two must be too old already.
     fn heed(&self, notices: &[Notice]) {
         let generations = self.scoreboard.generations();
+        // A notice does not say how far its write is in the log. It comes once that is committed, so the primary knows.
+        if !notices.is_empty() {
+            self.scoreboard.written().doubt();
+        }
         if notices.contains(&Notice::Everything) {
             if self.redis.is_some() {
                 // A new epoch, which the clerk begins at once.

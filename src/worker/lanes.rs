@@ -23,8 +23,8 @@ use crate::cache::redis::{Filling, RedisCache};
 use crate::http::trace::TraceParent;
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::counters::Counter;
-use crate::scoreboard::{Intent, Row};
-use crate::store::{Change, Changed, Deadline, Fence, MAX_ROWS, Store, StoreError};
+use crate::scoreboard::{Intent, Row, Scoreboard};
+use crate::store::{Change, Changed, Deadline, Fence, MAX_ROWS, Position, Store, StoreError};
 
 /// How long a worker that starts may take to connect to its database before it serves without.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -72,6 +72,7 @@ pub struct Lanes {
     ringing: AtomicBool,
     store: Arc<dyn Store>,
     redis: Option<Arc<RedisCache>>,
+    scoreboard: Scoreboard,
     /// Where each lane notes what it is about to commit.
     row: Row,
     request_timeout: Duration,
@@ -107,6 +108,7 @@ impl Lanes {
     pub fn new(
         store: Arc<dyn Store>,
         redis: Option<Arc<RedisCache>>,
+        scoreboard: Scoreboard,
         row: Row,
         request_timeout: Duration,
         share: Share,
@@ -129,6 +131,7 @@ impl Lanes {
             ringing: AtomicBool::new(false),
             store,
             redis,
+            scoreboard,
             row,
             request_timeout,
             trouble: Mutex::default(),
@@ -648,8 +651,13 @@ impl Lanes {
         };
         let shoe_ids: Vec<i32> = jobs.iter().map(|job| job.question.shoe_id).collect();
         let begun = Instant::now();
+        // What Redis is filled with may not be older than the lease on it: a replica may be behind what other hosts wrote.
+        let kept = jobs.iter().any(|job| {
+            let Missing { shoe_id, lookup } = &job.question;
+            lookup.as_ref().is_some_and(|lookup| lookup.fills(*shoe_id))
+        });
         let loaded = self.timed(Kind::Shoes, shoe_ids.len(), || {
-            self.each_or_all(&shoe_ids, &|ids| self.load_shoes(ids, deadline))
+            self.each_or_all(&shoe_ids, &|ids| self.load_shoes(ids, kept, deadline))
         });
         let loaded: Result<Vec<Part<Bytes>>, Failure> =
             loaded.map(|parts| parts.into_iter().map(Result::flatten).collect());
@@ -673,9 +681,13 @@ impl Lanes {
     fn load_shoes(
         &self,
         shoe_ids: &[i32],
+        kept: bool,
         deadline: Deadline,
     ) -> Result<Vec<Part<Bytes>>, StoreError> {
-        let found = self.heed(self.store.shoes(shoe_ids, deadline))?;
+        let found = self.heed(match kept {
+            true => self.store.shoes_as_of_now(shoe_ids, deadline),
+            false => self.store.shoes(shoe_ids, deadline),
+        })?;
         let answer = |(shoe_id, rows): (&i32, &Vec<_>)| match rows.len() > MAX_ROWS {
             true => Err(Arc::new(StoreError::TooManyRows(*shoe_id))),
             false => Ok(Bytes::from(images::render_rows(rows))),
@@ -698,6 +710,7 @@ impl Lanes {
                 .filter_map(|job| job.trace.as_deref().copied())
                 .collect(),
             redis: Cell::default(),
+            placed: Cell::default(),
         };
         let begun = Instant::now();
         let made = self.timed(Kind::Writes, changes.len(), || {
@@ -823,6 +836,8 @@ struct Notice<'l> {
     traces: Vec<TraceParent>,
     /// The time that Redis took so far.
     redis: Cell<Duration>,
+    /// The store has said how far it was written, of what is begun.
+    placed: Cell<bool>,
 }
 
 impl Fence for Notice<'_> {
@@ -843,6 +858,12 @@ impl Fence for Notice<'_> {
         *self.begun.borrow_mut() = Some((shoe_ids.to_vec(), intent));
     }
 
+    fn committed(&self, position: Position) {
+        let written = self.lanes.scoreboard.written();
+        written.note(position.timeline, position.lsn);
+        self.placed.set(true);
+    }
+
     fn traceparents(&self) -> Vec<&str> {
         self.traces.iter().map(TraceParent::as_str).collect()
     }
@@ -854,6 +875,10 @@ impl Notice<'_> {
         let Some((shoe_ids, intent)) = self.begun.take() else {
             return;
         };
+        // Before anybody is told: who asks anew must ask for this, too.
+        if !self.placed.take() {
+            self.lanes.scoreboard.written().doubt();
+        }
         // Redis first: what is asked of it between the two must be too old already.
         if let Some(redis) = &self.lanes.redis {
             let begun = Instant::now();

@@ -20,6 +20,7 @@ mod overload;
 mod pacing;
 pub mod panics;
 pub mod privileges;
+mod progress;
 mod queue;
 mod scribe;
 mod share;
@@ -52,6 +53,7 @@ use self::flights::Flights;
 use self::handoff::{Handoff, Origin};
 use self::lanes::Lanes;
 use self::panics::{log_panics, start_vital};
+use self::progress::HostProgress;
 use self::scribe::Scribe;
 use self::share::Share;
 use self::steward::{Steward, Wear};
@@ -75,8 +77,8 @@ use crate::http::watch::Watch;
 use crate::logging;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::seed::{Demo, create_demo};
-use crate::store::url::DatabaseUrl;
-use crate::store::{self, PoolOptions, Store};
+use crate::store::url::{DatabaseUrl, PostgresUrl};
+use crate::store::{self, PoolOptions, ReplicaOptions, Store};
 
 /// The exit code of a worker that could not start or go on.
 pub const EXIT_FAILED: i32 = 111;
@@ -284,6 +286,13 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
     let signals = finish_signals().map_err(failed("can't listen for signals"))?;
 
     let watch = Arc::new(Watch::new(Some(row)));
+    let scoreboard = match &config.database {
+        Database::Url(url) => scoreboard.of_database(url.expose()),
+        Database::Embedded { .. } => scoreboard,
+    };
+    scoreboard
+        .replicas()
+        .set_count(config.database_read_urls.len());
     let redis = open_redis(config, scoreboard)?;
     let trust = Arc::new(match &redis {
         Some(_) => Trust::not_yet(),
@@ -315,17 +324,21 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
         watch: watch.clone(),
         origin: Origin::new(config, scoreboard),
     };
+    let watches = !config.database_read_urls.is_empty();
+    let share = Share {
+        lanes: config.lanes,
+        workers: config.workers.count(),
+        others: usize::from(config.database_notify) + usize::from(watches),
+        speaks: slot == 0,
+    };
+    let progress = HostProgress { scoreboard, row };
     let lanes = Arc::new(Lanes::new(
-        open_store(config, slot)?,
+        open_store(config, slot, share, progress)?,
         redis,
+        scoreboard,
         row,
         config.request_timeout,
-        Share {
-            lanes: config.lanes,
-            workers: config.workers.count(),
-            hears: config.database_notify,
-            speaks: slot == 0,
-        },
+        share,
     ));
     lanes
         .start(config.lanes)
@@ -505,7 +518,12 @@ fn database_url(config: &Config, slot: usize) -> Result<DatabaseUrl, String> {
     }
 }
 
-fn open_store(config: &Config, slot: usize) -> Result<Arc<dyn Store>, String> {
+fn open_store(
+    config: &Config,
+    slot: usize,
+    share: Share,
+    progress: HostProgress,
+) -> Result<Arc<dyn Store>, String> {
     let url = database_url(config, slot)?;
     let pool = PoolOptions {
         max_size: u32::try_from(config.lanes).unwrap_or(u32::MAX),
@@ -514,8 +532,61 @@ fn open_store(config: &Config, slot: usize) -> Result<Arc<dyn Store>, String> {
             .request_timeout
             .max(PoolOptions::default().connect_timeout),
         statement_timeout: config.request_timeout,
+        pooled: config.database_pooler,
     };
-    store::open(&url, pool).map_err(|error| error.to_string())
+    let mut replicas = replica_urls(config)?;
+    let opened = match &url {
+        DatabaseUrl::Postgres(url) if !replicas.is_empty() => {
+            replicas.iter_mut().for_each(|url| url.name_worker(slot));
+            let part = Share {
+                // Of a replica one is for looking at it.
+                others: 1,
+                ..share
+            };
+            let options = ReplicaOptions {
+                urls: replicas,
+                max_lag: config.max_replica_lag,
+                progress: Arc::new(progress),
+                part: Arc::new(move |room| part.lanes_for(room).unwrap_or(1)),
+                speaks: share.speaks,
+            };
+            store::open_with_replicas(url, pool, options)
+        }
+        url => store::open(url, pool),
+    };
+    opened.map_err(|error| error.to_string())
+}
+
+/// The replicas of the configuration.
+///
+/// # Errors
+/// Names what is no replica's URL.
+pub fn replica_urls(config: &Config) -> Result<Vec<PostgresUrl>, String> {
+    let wrong = |why: String| Err(format!("database_read_url: {why}"));
+    let on_postgres = match &config.database {
+        Database::Url(url) => !url.expose().trim_start().starts_with("sqlite:"),
+        Database::Embedded { .. } => false,
+    };
+    if !config.database_read_urls.is_empty() && !on_postgres {
+        return wrong(
+            "replicas are PostgreSQL's, and so must be their primary; give its URL in --database-url"
+                .to_owned(),
+        );
+    }
+    let mut replicas = Vec::new();
+    for url in &config.database_read_urls {
+        match DatabaseUrl::parse(url.expose()) {
+            Ok(DatabaseUrl::Postgres(url)) if url.servers.len() == 1 => replicas.push(*url),
+            Ok(_) => {
+                return wrong(
+                    "one names several servers; what a replica has replayed is its own, so give each a URL of its own"
+                        .to_owned(),
+                );
+            }
+            Err(error) => return wrong(error.to_string()),
+        }
+    }
+    Ok(replicas)
 }
 
 fn open_redis(config: &Config, scoreboard: Scoreboard) -> Result<Option<RedisCache>, String> {

@@ -8,6 +8,9 @@ use crate::config::{Admin, Config};
 /// connection to Redis with its event loop (four); twice, for one that is replaced while it is still open.
 const DESCRIPTORS_A_LANE: u64 = 16;
 
+/// Descriptors of a connection to PostgreSQL with its event loop, twice, as above.
+const DESCRIPTORS_A_CONNECTION: u64 = 8;
+
 /// Descriptors besides connections, listeners and lanes: standard ones, the scoreboard, the master's channel, signals,
 /// the epolls and events of runtime, lobby and clock, and files that are read in passing.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -36,6 +39,9 @@ pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     let connections = (config.limits.max_connections + TURNED_AWAY) as u64;
     // One more asks Redis.
     let lanes = config.lanes as u64 + u64::from(config.redis.is_some());
+    // One for each lane and one to look at it, and one more to the primary.
+    let replicas = config.database_read_urls.len() as u64;
+    let to_replicas = replicas * (config.lanes as u64 + 1) + replicas.min(1);
     let admin = match config.admin {
         Admin::Off => 0,
         Admin::Usual(_) | Admin::At(_) => 1 + desk::MOST as u64,
@@ -44,12 +50,14 @@ pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     let workers = config.workers.count() as u64;
     // Each listener has a coroutine too.
     let coroutines = listeners + admin;
-    let other_mappings =
-        OTHER_MAPPINGS + lanes * MAPPINGS_A_LANE + coroutines * MAPPINGS_A_CONNECTION;
+    let other_mappings = OTHER_MAPPINGS
+        + (lanes + replicas + 1) * MAPPINGS_A_LANE
+        + coroutines * MAPPINGS_A_CONNECTION;
     WorkerNeeds {
         connections,
         other_descriptors: OTHER_DESCRIPTORS
             + lanes * DESCRIPTORS_A_LANE
+            + to_replicas * DESCRIPTORS_A_CONNECTION
             + listeners
             + workers
             + admin,

@@ -9,8 +9,8 @@ pub struct Share {
     pub lanes: usize,
     /// Workers of this host; at least 1.
     pub workers: usize,
-    /// Each worker has one more connection, to hear of writes made past it.
-    pub hears: bool,
+    /// Connections of each worker besides: to hear of writes made past it, and to watch how far the database has been written.
+    pub others: usize,
     /// This worker says what the share is; the others would say the same.
     pub speaks: bool,
 }
@@ -26,7 +26,7 @@ impl Share {
             Room::Ample => Some(self.lanes),
             Room::Connections(connections) => {
                 let each = connections as usize / (self.workers.max(1) * GENERATIONS);
-                let each = each.saturating_sub(usize::from(self.hears));
+                let each = each.saturating_sub(self.others);
                 Some(self.lanes.min(each).max(1))
             }
         }
@@ -37,7 +37,7 @@ impl Share {
         let Room::Connections(connections) = room else {
             return;
         };
-        let needed = (self.lanes + usize::from(self.hears)) * self.workers * GENERATIONS;
+        let needed = (self.lanes + self.others) * self.workers * GENERATIONS;
         if self.speaks && needed > connections as usize {
             log::warn!(
                 "store: the database lets {connections} connections in, and {} workers with {} lanes each want up to {needed} \
@@ -59,7 +59,7 @@ mod tests {
         let share = |lanes, workers| Share {
             lanes,
             workers,
-            hears: false,
+            others: 0,
             speaks: false,
         };
         assert_eq!(share(4, 4).lanes_for(Room::Connections(97)), Some(4));
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(share(4, 4).lanes_for(Room::Unknown), None);
         assert_eq!(share(4, 4).lanes_for(Room::Ample), Some(4));
         let hearing = |lanes, workers| Share {
-            hears: true,
+            others: 1,
             ..share(lanes, workers)
         };
         assert_eq!(hearing(4, 4).lanes_for(Room::Connections(40)), Some(4));

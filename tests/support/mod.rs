@@ -17,6 +17,7 @@ pub mod log;
 pub mod manager;
 pub mod namespaces;
 pub mod nginx;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;

@@ -96,6 +96,7 @@ impl Postgres {
 
     /// A standby of this private cluster: a copy that follows it on a port of its own, and can be read and not written.
     pub fn standby(&self) -> Self {
+        let others = self.followers();
         let dir = Dir::new();
         let data = dir.join("data");
         give_to_server(dir.path());
@@ -115,13 +116,44 @@ impl Postgres {
             ));
         run(command, "pg_basebackup");
         let standby = Postgres::start_new(Some(dir), data);
-        let mut connection = self.database_of_all();
         wait_until(PATIENCE, "the standby to follow", || {
-            let query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
-            let row = connection.query_one(query, &[]).expect("a row");
-            row.get::<_, i64>(0) == 1
+            self.followers() > others
         });
         standby
+    }
+
+    /// How many standbys stream from this one.
+    pub fn followers(&self) -> i64 {
+        let query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+        let row = self.database_of_all().query_one(query, &[]);
+        row.expect("a row").get(0)
+    }
+
+    /// Has this standby follow another primary of the same history.
+    pub fn follow(&self, primary: &Postgres) {
+        let others = primary.followers();
+        self.administer(&format!(
+            "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={} user={SUPERUSER} password={SUPERUSER_PASSWORD}';
+             SELECT pg_reload_conf()",
+            primary.port
+        ));
+        wait_until(PATIENCE, "the standby to follow the new primary", || {
+            primary.followers() > others
+        });
+    }
+
+    /// Has a standby replay nothing from now on, whatever it receives.
+    pub fn pause_replay(&self) {
+        self.administer("SELECT pg_wal_replay_pause()");
+        wait_until(PATIENCE, "the replay to be paused", || {
+            let query = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
+            let row = self.database_of_all().query_one(query, &[]);
+            row.expect("a row").get(0)
+        });
+    }
+
+    pub fn resume_replay(&self) {
+        self.administer("SELECT pg_wal_replay_resume()");
     }
 
     /// Makes a standby the primary, and waits until it is.
@@ -375,7 +407,7 @@ fn run(mut command: Command, name: &str) {
 }
 
 /// Lets the server's user write to a folder.
-fn give_to_server(folder: &Path) {
+pub fn give_to_server(folder: &Path) {
     if let Some(user) = unprivileged_user() {
         let owner = nix::unistd::User::from_name(user)
             .expect("the user table")
@@ -389,7 +421,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// PostgreSQL refuses to run as root; its package brings a user for it.
-fn unprivileged_user() -> Option<&'static str> {
+pub fn unprivileged_user() -> Option<&'static str> {
     if !nix::unistd::geteuid().is_root() {
         return None;
     }

@@ -107,6 +107,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
                 scheme: Scheme::Redis,
                 ..
             } => format!("redis://127.0.0.{n}/"),
+            Kind::Urls { .. } => format!("postgres://replica{n}/d"),
             Kind::Networks { .. } => format!("10.0.{n}.0/24"),
             Kind::Admin { .. } => ["127.0.0.1:2", "unix:/x.sock", "none"][n - 1].to_owned(),
             Kind::Origins { .. } => format!("https://shop{n}.example"),
@@ -116,6 +117,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
             _ => {
                 let text = match setting.key {
                     "database_url_file" => "sqlite:x.db",
+                    "database_read_url_file" => "postgres://replica/d",
                     "redis_url_file" => "redis://h",
                     "write_token_file" => "0123456789abcdef",
                     _ => "",
@@ -146,6 +148,7 @@ fn samples(case: &Case, setting: &Setting) -> [String; 3] {
         | Kind::ControlSocket { .. }
         | Kind::Admin { .. }
         | Kind::Url { .. }
+        | Kind::Urls { .. }
         | Kind::Networks { .. }
         | Kind::Name { .. }
         | Kind::LoaderioToken { .. }

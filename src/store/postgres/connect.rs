@@ -71,6 +71,9 @@ pub(crate) struct Connector {
     pub(crate) silent: Silence,
     /// Where notices go, of sessions that are to hear them.
     pub(super) heard: Option<Heard>,
+    /// A pooler is between, which gives each transaction a session of the server's that others have had: nothing may be set or
+    /// prepared for longer.
+    pub(super) pooled: bool,
 }
 
 impl Connector {
@@ -166,7 +169,9 @@ impl Connector {
             tokio::time::timeout(deadline.left(), config.connect(self.tls.clone())).await
         });
         let mut session = match connecting {
-            Ok(Ok(halves)) => Session::new(runtime, halves, config, self.heard.clone()),
+            Ok(Ok(halves)) => {
+                Session::new(runtime, halves, config, self.heard.clone(), self.pooled)
+            }
             Ok(Err(error)) => {
                 close(runtime);
                 return Err(Refusal::from_server(&error));
@@ -182,8 +187,10 @@ impl Connector {
         let hello = self.hello();
         session
             .run(deadline, async |client, _| {
-                let answer = client.simple_query(&hello).await?;
-                self.note_room(&answer);
+                if !self.pooled {
+                    let answer = client.simple_query(&hello).await?;
+                    self.note_room(&answer);
+                }
                 is_wanted(client, wanted).await
             })
             .map_err(|error| Refusal::from_call(&error))?
@@ -217,6 +224,29 @@ impl Connector {
             IDLE_IN_TRANSACTION.as_millis(),
             self.statement_timeout.as_millis()
         )
+    }
+
+    /// What a transaction sets for itself where a session can't.
+    pub(super) fn settings_of_transaction(&self) -> String {
+        match self.pooled {
+            true => format!(
+                "SET LOCAL client_min_messages = warning; \
+                 SET LOCAL idle_in_transaction_session_timeout = {}; ",
+                IDLE_IN_TRANSACTION.as_millis()
+            ),
+            false => String::new(),
+        }
+    }
+
+    /// How a read begins that needs a transaction: for its time limit, and so that all of it is asked of one server. Each of its
+    /// statements sees what was committed before it.
+    pub(super) fn begin_of_read(&self, deadline: Deadline) -> Option<String> {
+        self.pooled.then(|| {
+            let limit = deadline.left().as_millis().max(1);
+            format!(
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = {limit}"
+            )
+        })
     }
 
     fn config(&self, server: &Server, mode: pg::SslMode) -> tokio_postgres::Config {

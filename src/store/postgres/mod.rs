@@ -8,31 +8,37 @@
 
 mod connect;
 mod error;
+mod lag;
 mod lock;
 mod manager;
 pub mod notices;
+mod position;
+mod replicas;
+mod server;
 mod session;
+mod statements;
 mod tracing;
+mod watch;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{join, try_join_all};
 use postgres::Row;
 use postgres::types::Type;
-use r2d2::{Pool, PooledConnection};
 use tokio_postgres::Client;
 
 use self::connect::{Connector, Silence};
-use self::manager::Manager;
-use self::session::{CallError, Statements};
-use super::pool::{self, Gate};
+use self::replicas::Replicas;
+use self::server::Server;
+use self::session::CallError;
+use self::statements::Statements;
 use super::url::PostgresUrl;
 use super::{
-    Change, Changed, Deadline, Draft, Fence, Grouping, Media, PoolOptions, Room, ShoeImages, Store,
-    StoreError, batch, tls,
+    Change, Changed, Deadline, Draft, Fence, Grouping, Media, PoolOptions, Position,
+    ReplicaOptions, Room, ShoeImages, Store, StoreError, batch, tls,
 };
 
 #[cfg(test)]
@@ -56,14 +62,37 @@ const INSERT: &str = "INSERT INTO shoe_images \
 const UPDATE: &str = "UPDATE shoe_images SET shoe_id = $1, img1 = $2, img2 = $3, img3 = $4, img4 = $5, \
     img5 = $6, img6 = $7, img7 = $8, vid1 = $9, vid2 = $10 WHERE id = $11 \
     RETURNING id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2";
+/// Of the parameters of the two: a statement that is not prepared has its types said.
+const INSERT_TYPES: &[Type] = &[
+    Type::INT4,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+];
+const UPDATE_TYPES: &[Type] = &[
+    Type::INT4,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::VARCHAR,
+    Type::INT4,
+];
 const DELETE: &str = "DELETE FROM shoe_images WHERE id = $1 RETURNING shoe_id";
 /// Without a time limit of the server's: one that fires while COMMIT waits for a synchronous standby makes
 /// the server answer "committed" to what the standby may not have.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const PING: &str = "SELECT 1 FROM shoe_images LIMIT 0";
-
-/// How often a read is asked: a network that cuts connections may cut the second one, too.
-const READ_TRIES: usize = 3;
 
 /// How often a write is tried that the server refuses for the sake of the session, or of another transaction: each session that
 /// is pooled may have the same thing wrong.
@@ -74,92 +103,88 @@ const MARGIN: Duration = Duration::from_millis(50);
 
 /// A store over PostgreSQL.
 pub(super) struct PostgresStore {
-    /// Exchanged for one of another size by [`Store::limit`].
-    pool: RwLock<Pool<Manager>>,
-    /// The most connections that it may ever have.
-    most: u32,
-    connector: Arc<Connector>,
-    gate: Arc<Gate>,
-    epoch: Arc<AtomicU64>,
-    /// The connections that the server lets in; 0 before it has been reached.
-    room: Arc<AtomicU32>,
+    /// The servers of the URL, of which one takes writes.
+    primary: Server,
+    /// Those that only answer reads.
+    replicas: Option<Replicas>,
+}
+
+/// How new an answer must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// As all that this host has acknowledged or heard of, and no older than replicas may be.
+    Acknowledged,
+    /// As what the primary has at this moment.
+    Now,
 }
 
 impl PostgresStore {
-    pub(super) fn open(url: &PostgresUrl, options: PoolOptions) -> Result<Self, StoreError> {
-        let gate = Arc::new(Gate::new(format!("the database {url}")));
-        let epoch = Arc::new(AtomicU64::new(0));
-        let room = Arc::new(AtomicU32::new(0));
-        let connector = Arc::new(Connector {
-            url: url.clone(),
-            tls: tls::connector(url)?,
-            timeout: url.connect_timeout.unwrap_or(options.connect_timeout),
-            statement_timeout: options.statement_timeout.max(Duration::from_millis(1)),
-            room: room.clone(),
-            silent: Silence::default(),
-            heard: None,
-        });
-        let manager = Manager {
-            connector: connector.clone(),
-            spare: Mutex::default(),
-            gate: gate.clone(),
-            epoch: epoch.clone(),
+    pub(super) fn open(
+        url: &PostgresUrl,
+        options: PoolOptions,
+        replicas: Option<ReplicaOptions>,
+    ) -> Result<Self, StoreError> {
+        let primary = Server::open(url, options)?;
+        let replicas = match replicas {
+            Some(replicas) => Some(Replicas::open(url, options, replicas)?),
+            None => None,
         };
-        Ok(PostgresStore {
-            pool: RwLock::new(pool::build(manager, options.max_size)),
-            most: options.max_size.max(1),
-            connector,
-            gate,
-            epoch,
-            room,
-        })
+        Ok(PostgresStore { primary, replicas })
     }
 
-    fn pool(&self) -> Pool<Manager> {
-        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
-        pool.clone()
-    }
-
-    /// A connection that is not known to be dead.
-    fn checkout(&self, deadline: Deadline) -> Result<PooledConnection<Manager>, StoreError> {
-        let pool = self.pool();
-        loop {
-            let mut session = pool::checkout(&pool, &self.gate, deadline)?;
-            if session.epoch() >= self.epoch.load(Ordering::Acquire) {
-                return Ok(session);
-            }
-            session.give_up();
-        }
-    }
-
-    /// Condemns the idle connections that are as old as this one.
-    fn condemn(&self, session: &Session) {
-        self.epoch.fetch_max(session.epoch() + 1, Ordering::AcqRel);
-    }
-
-    /// One query outside of a transaction; asked again on a fresh connection, twice at most, if its own was dead or stale.
+    /// One query outside of a transaction: of a replica that is new enough, else of the primary.
     fn read<T>(
         &self,
+        freshness: Freshness,
         deadline: Deadline,
         query: impl AsyncFn(&Client, &mut Statements) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let mut tries = READ_TRIES;
-        loop {
-            tries -= 1;
-            let mut session = self.checkout(deadline)?;
-            let error = match session.run(deadline, &query) {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            let dead = matches!(error, CallError::Lost(_));
-            if tries == 0 || (!dead && !error::is_stale(&error)) {
-                return Err(store_error(error));
-            }
-            session.give_up();
-            if dead {
-                self.condemn(&session);
-            }
+        if let Some(replicas) = self.replicas.as_ref().filter(|replicas| replicas.any())
+            && let Some(wanted) = self.wanted(replicas, freshness, deadline)?
+            && let Some(value) = replicas.read(wanted, deadline, &query)
+        {
+            return Ok(value);
         }
+        self.primary.read(deadline, query)
+    }
+
+    /// What a replica must have replayed; `None` while nobody knows.
+    fn wanted(
+        &self,
+        replicas: &Replicas,
+        freshness: Freshness,
+        deadline: Deadline,
+    ) -> Result<Option<Position>, StoreError> {
+        let Some(wanted) = replicas.wanted() else {
+            return Ok(None);
+        };
+        if freshness == Freshness::Acknowledged {
+            return Ok(Some(wanted));
+        }
+        let now = self.primary.read(deadline, async |client, _| {
+            position::of_primary(client).await
+        })?;
+        Ok(now.filter(|now| now.timeline == wanted.timeline))
+    }
+
+    fn images_of(
+        &self,
+        freshness: Freshness,
+        shoe_ids: &[i32],
+        deadline: Deadline,
+    ) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
+        if shoe_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = batch::in_pages(&batch::distinct(shoe_ids), |keys| {
+            self.read(freshness, deadline, async |client, statements| {
+                let statement = statements
+                    .get(client, SELECT_SHOES, &[Type::INT4_ARRAY])
+                    .await?;
+                images(&statement.query(client, &[&keys]).await?)
+            })
+        })?;
+        Ok(batch::by_shoe(shoe_ids, rows))
     }
 
     /// One transaction, tried again if the server has refused it for what is no fault of its own: nothing of it was committed.
@@ -188,11 +213,11 @@ impl PostgresStore {
         fence: &dyn Fence,
         work: &impl AsyncFn(&Client, &mut Statements) -> Result<Option<(T, Vec<i32>)>, postgres::Error>,
     ) -> Result<Option<T>, Unwritten> {
-        let mut session = self.checkout(deadline)?;
+        let mut session = self.primary.checkout(deadline)?;
         while !session.is_alive() {
-            self.condemn(&session);
+            self.primary.condemn(&session);
             drop(session);
-            session = self.checkout(deadline)?;
+            session = self.primary.checkout(deadline)?;
         }
         // The server gives a statement up a little before this end does, so that its word arrives and the
         // connection can be kept. 0 would mean no limit.
@@ -201,9 +226,12 @@ impl PostgresStore {
             .saturating_sub(MARGIN.min(left / 10))
             .as_millis()
             .max(1);
+        let connector = &self.primary.connector;
         let (comment, name) =
-            tracing::marks(&self.connector.url.application_name, &fence.traceparents());
-        let begin = format!("BEGIN{comment}; SET LOCAL statement_timeout = {limit}{name}");
+            tracing::marks(&connector.url.application_name, &fence.traceparents());
+        let settings = connector.settings_of_transaction();
+        let begin =
+            format!("BEGIN{comment}; {settings}SET LOCAL statement_timeout = {limit}{name}");
         // Sent together: the server answers BEGIN first, and what follows is in its transaction.
         // Unless it was refused: then what follows commits by itself.
         let (strays, mut stray_shoes) = (Cell::new(false), Vec::new());
@@ -237,16 +265,20 @@ impl PostgresStore {
                     session.give_up();
                     return Err(StoreError::TimedOut.into());
                 }
-                let commit = session
-                    .run(deadline, async |client, _| {
-                        client.batch_execute(COMMIT).await
-                    })
-                    .map_err(|error| {
-                        // Refused, it may have left the transaction open.
-                        session.give_up();
-                        error::commit_error(error)
-                    });
-                commit?;
+                // Sent together; that the place can't be had makes nothing of the commit undone.
+                let commit = session.run(deadline, async |client, _| {
+                    let place = position::of_primary(client);
+                    let (committed, place) = join(client.batch_execute(COMMIT), place).await;
+                    committed.map(|()| place.ok().flatten())
+                });
+                let place = commit.map_err(|error| {
+                    // Refused, it may have left the transaction open.
+                    session.give_up();
+                    error::commit_error(error)
+                })?;
+                if let Some(place) = place {
+                    fence.committed(place);
+                }
                 Ok(Some(value))
             }
             Ok(None) => {
@@ -255,12 +287,13 @@ impl PostgresStore {
             }
             Err(error) => {
                 match &error {
-                    CallError::Lost(_) => self.condemn(&session),
+                    CallError::Lost(_) => self.primary.condemn(&session),
                     error if error::is_stale(error) => {
                         session.give_up();
                         // Its server follows another one now, and those beside it would be read from.
-                        if error::is_read_only(error) && self.connector.url.servers.len() > 1 {
-                            self.condemn(&session);
+                        let servers = &self.primary.connector.url.servers;
+                        if error::is_read_only(error) && servers.len() > 1 {
+                            self.primary.condemn(&session);
                         }
                     }
                     _ => self.roll_back(&mut session, deadline),
@@ -281,14 +314,14 @@ impl PostgresStore {
         deadline: Deadline,
     ) -> Result<Vec<ShoeImages>, StoreError> {
         let stored = self.write(deadline, fence, async |client, statements| {
-            let statement = statements.get(client, INSERT, &[]).await?;
+            let statement = statements.get(client, INSERT, INSERT_TYPES).await?;
             let statement = &statement;
             // Polled in turn, so all of them are on their way before the first is answered.
             let rows = try_join_all(drafts.iter().map(async |draft| {
                 let m = &draft.media;
-                let row = client
+                let row = statement
                     .query_one(
-                        statement,
+                        client,
                         &[
                             &draft.shoe_id,
                             &m[0],
@@ -333,18 +366,15 @@ impl Store for PostgresStore {
         shoe_ids: &[i32],
         deadline: Deadline,
     ) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
-        if shoe_ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = batch::in_pages(&batch::distinct(shoe_ids), |keys| {
-            self.read(deadline, async |client, statements| {
-                let statement = statements
-                    .get(client, SELECT_SHOES, &[Type::INT4_ARRAY])
-                    .await?;
-                images(&client.query(&statement, &[&keys]).await?)
-            })
-        })?;
-        Ok(batch::by_shoe(shoe_ids, rows))
+        self.images_of(Freshness::Acknowledged, shoe_ids, deadline)
+    }
+
+    fn shoes_as_of_now(
+        &self,
+        shoe_ids: &[i32],
+        deadline: Deadline,
+    ) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
+        self.images_of(Freshness::Now, shoe_ids, deadline)
     }
 
     fn rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
@@ -352,12 +382,13 @@ impl Store for PostgresStore {
             return Ok(Vec::new());
         }
         let keys = batch::distinct(ids);
-        let rows = self.read(deadline, async |client, statements| {
+        let read = async |client: &Client, statements: &mut Statements| {
             let statement = statements
                 .get(client, SELECT_ROWS, &[Type::INT4_ARRAY])
                 .await?;
-            images(&client.query(&statement, &[&keys]).await?)
-        })?;
+            images(&statement.query(client, &[&keys]).await?)
+        };
+        let rows = self.read(Freshness::Acknowledged, deadline, read)?;
         Ok(batch::by_id(ids, rows))
     }
 
@@ -384,15 +415,15 @@ impl Store for PostgresStore {
             let select = statements
                 .get(client, SELECT_SHOE_OF_ROW, &[Type::INT4])
                 .await?;
-            let Some(old) = client.query_opt(&select, &[&id]).await? else {
+            let Some(old) = select.query_opt(client, &[&id]).await? else {
                 return Ok(None);
             };
             let old: Option<i32> = old.try_get(0)?;
-            let update = statements.get(client, UPDATE, &[]).await?;
+            let update = statements.get(client, UPDATE, UPDATE_TYPES).await?;
             let m = &draft.media;
-            let row = client
+            let row = update
                 .query_one(
-                    &update,
+                    client,
                     &[
                         &draft.shoe_id,
                         &m[0],
@@ -416,7 +447,7 @@ impl Store for PostgresStore {
     fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError> {
         let deleted = self.write(deadline, fence, async |client, statements| {
             let statement = statements.get(client, DELETE, &[Type::INT4]).await?;
-            let Some(row) = client.query_opt(&statement, &[&id]).await? else {
+            let Some(row) = statement.query_opt(client, &[&id]).await? else {
                 return Ok(None);
             };
             let old: Option<i32> = row.try_get(0)?;
@@ -462,54 +493,27 @@ impl Store for PostgresStore {
     }
 
     fn room(&self) -> Room {
-        match self.room.load(Ordering::Relaxed) {
-            0 => Room::Unknown,
-            connections => Room::Connections(connections),
-        }
+        self.primary.room()
     }
 
-    /// r2d2 opens up to a pool's size for whoever waits, and the size of a pool is for ever: so there is a new pool, which
-    /// begins with what the old one has idle.
     fn limit(&self, connections: usize) {
-        let size = u32::try_from(connections)
-            .unwrap_or(u32::MAX)
-            .clamp(1, self.most);
-        if self.pool().max_size() == size {
-            return;
-        }
-        let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
-        let idle = std::iter::from_fn(|| pool.try_get().map(|mut session| session.take()));
-        let manager = Manager {
-            connector: self.connector.clone(),
-            spare: Mutex::new(idle.take(size as usize).collect()),
-            gate: self.gate.clone(),
-            epoch: self.epoch.clone(),
-        };
-        *pool = pool::build(manager, size);
+        self.primary.limit(connections);
     }
 
     fn warm_up(&self, connections: usize, deadline: Deadline) {
-        // Held until all are there, or the next one would be the same.
-        let mut held = Vec::new();
-        while held.len() < connections {
-            match self.checkout(deadline) {
-                Ok(session) => held.push(session),
-                // The gate has said why; the first request tries again.
-                Err(_) => return,
-            }
-        }
+        self.primary.warm_up(connections, deadline);
     }
 
     fn ping(&self, deadline: Deadline) -> Result<(), StoreError> {
-        let epoch = self.epoch.load(Ordering::Acquire);
-        let pong = self.read(deadline, async |client, statements| {
+        let epoch = self.primary.epoch.load(Ordering::Acquire);
+        let pong = self.primary.read(deadline, async |client, statements| {
             let statement = statements.get(client, PING, &[]).await?;
-            client.query(&statement, &[]).await.map(|_| ())
+            statement.query(client, &[]).await.map(|_| ())
         });
         if matches!(pong, Err(StoreError::TimedOut)) {
             // A network that has forgotten one connection has forgotten those beside it too, and each would cost a time-out
             // to find out. One that did live is opened again in less.
-            self.epoch.fetch_max(epoch + 1, Ordering::AcqRel);
+            self.primary.epoch.fetch_max(epoch + 1, Ordering::AcqRel);
         }
         pong
     }
@@ -557,6 +561,7 @@ fn connector(url: &PostgresUrl) -> Result<Connector, StoreError> {
         room: Arc::default(),
         silent: Silence::default(),
         heard: None,
+        pooled: false,
     })
 }
 

@@ -15,14 +15,14 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
+use postgres::Error;
 use postgres::error::SqlState;
-use postgres::types::Type;
-use postgres::{Error, Statement};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
 use super::notices::Heard;
+use super::statements::Statements;
 use crate::store::Deadline;
 
 /// How long a session that is let go may take to say goodbye.
@@ -61,12 +61,13 @@ struct Link {
 
 impl Session {
     /// Joins the halves that `tokio_postgres::Config::connect` made on `runtime`. `heard` is where notices go, which are dropped
-    /// otherwise.
+    /// otherwise; `pooled` that the server behind it may be another one in each transaction.
     pub(super) fn new<S, T>(
         runtime: Runtime,
         (client, connection): (Client, tokio_postgres::Connection<S, T>),
         route: tokio_postgres::Config,
         heard: Option<Heard>,
+        pooled: bool,
     ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -82,7 +83,7 @@ impl Session {
         };
         Session {
             link: Some(link),
-            statements: Statements::default(),
+            statements: Statements::new(pooled),
             route,
             epoch: 0,
         }
@@ -163,7 +164,7 @@ impl Session {
     pub(super) fn take(&mut self) -> Session {
         Session {
             link: self.link.take(),
-            statements: std::mem::take(&mut self.statements),
+            statements: self.statements.take(),
             route: self.route.clone(),
             epoch: self.epoch,
         }
@@ -200,29 +201,6 @@ impl Drop for Session {
             let _ = runtime.block_on(async { tokio::time::timeout(FAREWELL, wire).await });
             runtime.shutdown_background();
         }
-    }
-}
-
-/// The statements of this program that a session has prepared.
-#[derive(Default)]
-pub(crate) struct Statements(Vec<(&'static str, Statement)>);
-
-impl Statements {
-    /// The prepared form of `sql`, made at its first use.
-    pub(super) async fn get(
-        &mut self,
-        client: &Client,
-        sql: &'static str,
-        types: &[Type],
-    ) -> Result<Statement, Error> {
-        // Half a dozen entries, compared by address first: no hashing needed.
-        let same = |known: &str| std::ptr::eq(known, sql) || known == sql;
-        if let Some((_, statement)) = self.0.iter().find(|(known, _)| same(known)) {
-            return Ok(statement.clone());
-        }
-        let statement = client.prepare_typed(sql, types).await?;
-        self.0.push((sql, statement.clone()));
-        Ok(statement)
     }
 }
 

@@ -56,11 +56,12 @@ fn start(store: Arc<dyn Store>, lanes: usize, patience: Duration) -> Arc<Lanes> 
     let share = Share {
         lanes,
         workers: 1,
-        hears: false,
+        others: 0,
         speaks: false,
     };
-    let row = Scoreboard::new().expect("shared memory").row(0);
-    let started = Arc::new(Lanes::new(store, None, row, patience, share));
+    let board = Scoreboard::new().expect("shared memory");
+    let row = board.row(0);
+    let started = Arc::new(Lanes::new(store, None, board, row, patience, share));
     started.start(lanes).expect("lanes");
     let (porter, ringer) = (started.clone(), started.clone());
     sys::start_first_coroutine(move || porter.carry()).expect("a coroutine");
@@ -441,11 +442,19 @@ fn a_row_that_can_not_be_read_fails_its_own_askers() {
     let share = Share {
         lanes: 1,
         workers: 1,
-        hears: false,
+        others: 0,
         speaks: false,
     };
-    let row = Scoreboard::new().expect("shared memory").row(0);
-    let lanes = Lanes::new(Arc::new(Scripted::default()), None, row, PATIENCE, share);
+    let board = Scoreboard::new().expect("shared memory");
+    let row = board.row(0);
+    let lanes = Lanes::new(
+        Arc::new(Scripted::default()),
+        None,
+        board,
+        row,
+        PATIENCE,
+        share,
+    );
     let calls = std::cell::Cell::new(0);
     let ask = |keys: &[i32], bad: fn(i32) -> bool| {
         calls.set(0);
@@ -476,12 +485,13 @@ fn who_is_all_but_late_takes_no_time_from_the_others() {
     let share = Share {
         lanes: 1,
         workers: 1,
-        hears: false,
+        others: 0,
         speaks: false,
     };
     may::config().set_workers(1).set_worker_pin(false);
-    let row = Scoreboard::new().expect("shared memory").row(0);
-    let lanes = Arc::new(Lanes::new(store.clone(), None, row, PATIENCE, share));
+    let board = Scoreboard::new().expect("shared memory");
+    let row = board.row(0);
+    let lanes = Arc::new(Lanes::new(store.clone(), None, board, row, PATIENCE, share));
     lock(&lanes.under_way).push(At::Rest);
     let porter = lanes.clone();
     sys::start_first_coroutine(move || porter.carry()).expect("a coroutine");

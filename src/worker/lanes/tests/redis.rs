@@ -83,10 +83,17 @@ fn idle_lanes(store: Arc<dyn Store>, url: &str) -> Lanes {
     let share = Share {
         lanes: 1,
         workers: 1,
-        hears: false,
+        others: 0,
         speaks: false,
     };
-    let lanes = Lanes::new(store, Some(Arc::new(redis)), board.row(0), PATIENCE, share);
+    let lanes = Lanes::new(
+        store,
+        Some(Arc::new(redis)),
+        board,
+        board.row(0),
+        PATIENCE,
+        share,
+    );
     lock(&lanes.under_way).push(At::Rest);
     lanes
 }
