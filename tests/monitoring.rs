@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::replicas::Cluster;
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::process::{free_port, guarded, spawn, wait_for_exit};
 use crate::support::prometheus::{Prometheus, promtool};
+use crate::support::redis::Redis;
 use crate::support::shoes::list_target;
 use crate::support::wait::comes_true;
-use crate::support::{Backend, Dir, PATIENCE, Server, alone, wait_until};
+use crate::support::{Dir, PATIENCE, Server, alone, wait_until};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("monitoring")
@@ -156,11 +158,13 @@ fn selectors_are_found() {
     assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
 }
 
-/// Two workers over PostgreSQL and Redis, with an admin listener that Prometheus can read.
-fn serve(backend: &Backend) -> (Server, SocketAddr) {
+/// Two workers over PostgreSQL, a replica and Redis, with an admin listener that Prometheus can read.
+fn serve(cluster: &Cluster) -> (Server, SocketAddr) {
     let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let server = backend
+    let server = cluster
+        .backend
         .canvas()
+        .env("CANVAS_DATABASE_READ_URL", cluster.urls())
         .workers(2)
         .arg("--admin")
         .arg(admin.to_string())
@@ -171,8 +175,9 @@ fn serve(backend: &Backend) -> (Server, SocketAddr) {
 #[test]
 fn a_real_prometheus_answers_every_query() {
     let _machine = alone();
-    let backend = Backend::postgres_redis();
-    let (server, admin) = serve(&backend);
+    let redis = Redis::private();
+    let cluster = Cluster::new(1, Some(&redis));
+    let (server, admin) = serve(&cluster);
     let prometheus = Prometheus::watch(JOB, admin, &folder().join("alerts.yml"));
     let requests = (1..200)
         .map(|shoe| Request::new("GET", &list_target(shoe)))
