@@ -4,9 +4,25 @@ use serde_json::Value;
 
 use crate::support::http::{Request, Response};
 use crate::support::shoes::{MEDIA, create, delete, draft, id_of, list_target, post, put, row};
-use crate::support::{Backend, over_both_stores};
+use crate::support::{Backend, over_both_stores, through_pgbouncer};
 
 over_both_stores!(
+    lists_a_shoes_rows_by_id,
+    lists_nothing_for_a_shoe_without_rows,
+    shows_one_row,
+    stores_a_row_and_says_where,
+    replaces_a_row_whole,
+    moves_a_row_to_another_shoe,
+    accepts_the_id_in_a_put_only_if_it_is_the_paths,
+    deletes_a_row,
+    answers_404_for_rows_that_are_not_there,
+    keeps_every_character,
+    takes_the_largest_numbers,
+    says_that_it_lives_and_serves,
+    serves_many_requests_on_one_connection,
+);
+
+through_pgbouncer!(
     lists_a_shoes_rows_by_id,
     lists_nothing_for_a_shoe_without_rows,
     shows_one_row,

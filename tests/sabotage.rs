@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::replicas::{Cluster, wait_for_all};
 use crate::support::checker::{Verdict, check};
 use crate::support::http::{Request, Trouble};
 use crate::support::load::{Load, Style};
@@ -48,6 +49,19 @@ fn a_redis_without_tombstones_is_noticed() {
     let backend = Backend::on(Postgres::shared(), Some(&redis));
     backend.migrate();
     let server = serve(&backend, "no-tombstone", &["--l1-bytes", "0"]);
+    assert_noticed(&check(&[&server], Duration::ZERO, TIME, || ()));
+}
+
+/// The replica never replays, so what it says is old whenever it is believed. Without the worker's own cache, which would hide it.
+#[test]
+fn reads_that_forget_what_was_written_are_noticed() {
+    let _machine = alone();
+    let cluster = Cluster::new(1, None);
+    let canvas = cluster.canvas().workers(3).env("SABOTAGE", "forget-writes");
+    let mut server = canvas.args(["--max-replica-lag", "10m"]).start();
+    server.allow("sabotage");
+    wait_for_all(&server, 1);
+    cluster.replicas[0].pause_replay();
     assert_noticed(&check(&[&server], Duration::ZERO, TIME, || ()));
 }
 

@@ -52,8 +52,11 @@ fn every_way(backend: &Backend) -> Vec<(&'static str, Canvas)> {
     let token = private_file(&backend.dir, "write-token", &format!("{TOKEN}\n"));
     let database_file = private_file(&backend.dir, "database-url", &format!("{database}\n"));
     let redis_file = private_file(&backend.dir, "redis-url", &format!("{redis}\n"));
+    // What is no replica is left out, and named in the log.
+    let replicas = format!("{database}\n{database}\n");
+    let replica_file = private_file(&backend.dir, "database-read-url", &replicas);
     let keys = format!(
-        "database_url = \"{database}\"\nredis_url = \"{redis}\"\nwrite_token_file = {token:?}\n"
+        "database_url = \"{database}\"\ndatabase_read_url = [\"{database}\", \"{database}\"]\nredis_url = \"{redis}\"\nwrite_token_file = {token:?}\n"
     );
     let config = private_file(&backend.dir, "config.toml", &keys);
     let canvas = || Canvas::new(backend.dir.path());
@@ -63,6 +66,10 @@ fn every_way(backend: &Backend) -> Vec<(&'static str, Canvas)> {
             canvas()
                 .args([
                     "--database-url",
+                    database,
+                    "--database-read-url",
+                    database,
+                    "--database-read-url",
                     database,
                     "--redis-url",
                     redis,
@@ -74,6 +81,7 @@ fn every_way(backend: &Backend) -> Vec<(&'static str, Canvas)> {
             "flags with =",
             canvas()
                 .arg(format!("--database-url={database}"))
+                .arg(format!("--database-read-url={database}"))
                 .arg(format!("--redis-url={redis}"))
                 .arg(format!("--write-token-file={}", token.display())),
         ),
@@ -81,6 +89,7 @@ fn every_way(backend: &Backend) -> Vec<(&'static str, Canvas)> {
             "environment",
             canvas()
                 .env("CANVAS_DATABASE_URL", database)
+                .env("CANVAS_DATABASE_READ_URL", format!("{database} {database}"))
                 .env("CANVAS_REDIS_URL", redis)
                 .env("CANVAS_WRITE_TOKEN_FILE", &token),
         ),
@@ -90,6 +99,8 @@ fn every_way(backend: &Backend) -> Vec<(&'static str, Canvas)> {
             canvas()
                 .arg("--database-url-file")
                 .arg(&database_file)
+                .arg("--database-read-url-file")
+                .arg(&replica_file)
                 .arg("--redis-url-file")
                 .arg(&redis_file)
                 .arg("--write-token-file")
@@ -119,6 +130,7 @@ fn no_secret_is_logged_or_shown_by_ps_however_it_is_given() {
             .args(["--log-level", "debug", "--workers", "2"])
             .start();
         assert_not_in_ps(&server, way);
+        server.wait_for_line("replica 0 (postgres://canvas:***@");
         create_with_token(&server, shoe as i64, TOKEN);
         let rows = server.get(&list_target(shoe as i64)).expect(200).json();
         assert_eq!(

@@ -13,6 +13,8 @@ pub struct Backend {
     pub database_url: String,
     pub redis_url: Option<String>,
     pub kind: Kind,
+    /// The URL leads to a pooler in transaction mode.
+    pub pooled: bool,
 }
 
 pub enum Kind {
@@ -41,6 +43,7 @@ impl Backend {
             database_url,
             redis_url: None,
             kind: Kind::Sqlite,
+            pooled: false,
         }
     }
 
@@ -59,6 +62,7 @@ impl Backend {
             database_url: database.url(),
             redis_url: redis.map(Redis::url),
             kind: Kind::Postgres(database),
+            pooled: false,
         }
     }
 
@@ -84,7 +88,8 @@ impl Backend {
     pub fn canvas(&self) -> Canvas {
         let canvas = Canvas::new(self.dir.path())
             .env("CANVAS_DATABASE_URL", &self.database_url)
-            .env("CANVAS_REQUEST_TIMEOUT", "15s");
+            .env("CANVAS_REQUEST_TIMEOUT", "15s")
+            .env("CANVAS_DATABASE_POOLER", self.pooled.to_string());
         match &self.redis_url {
             Some(url) => canvas.env("CANVAS_REDIS_URL", url),
             None => canvas,

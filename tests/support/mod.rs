@@ -46,6 +46,16 @@ pub fn alone() -> MutexGuard<'static, ()> {
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Runs each body over PostgreSQL behind a PgBouncer in transaction mode.
+macro_rules! through_pgbouncer {
+    ($($body:ident),+ $(,)?) => {
+        mod pgbouncer {
+            $(#[test] fn $body() { $crate::support::pgbouncer::through(super::$body); })+
+        }
+    };
+}
+pub(crate) use through_pgbouncer;
+
 /// Runs each body over every store: `over_both_stores!(a, b)` makes the tests `sqlite::a`, `postgres_redis::a`
 /// and so on from `fn a(backend: &Backend)`.
 macro_rules! over_both_stores {

@@ -7,9 +7,10 @@ use std::process::{Child, Stdio};
 
 use nix::sys::signal::Signal;
 
+use super::backend::{Backend, Kind};
 use super::dir::Dir;
 use super::postgres::{
-    Database, PASSWORD, PASSWORD_ENCODED, ROLE, give_to_server, unprivileged_user,
+    Database, PASSWORD, PASSWORD_ENCODED, Postgres, ROLE, give_to_server, unprivileged_user,
 };
 use super::process::{end, find_program, free_port, guarded, spawn};
 use super::wait::{PATIENCE, comes_true};
@@ -80,6 +81,19 @@ impl PgBouncer {
             self.port, database.name
         )
     }
+}
+
+/// Runs a test's body over a database of the shared PostgreSQL behind one.
+pub fn through(body: impl FnOnce(&Backend)) {
+    let mut backend = Backend::on(Postgres::shared(), None);
+    backend.migrate();
+    let Kind::Postgres(database) = &backend.kind else {
+        panic!("it is on PostgreSQL");
+    };
+    let pooler = PgBouncer::before(Postgres::shared().port());
+    backend.database_url = pooler.url(database);
+    backend.pooled = true;
+    body(&backend);
 }
 
 /// Debian has it in /usr/sbin, which PATH does not always name.
