@@ -250,8 +250,13 @@ pub trait Fence {
     /// remembers so and sees to it that the cache is not trusted.
     fn raise(&self, shoe_ids: &[i32]);
 
-    /// Told that the transaction has been committed, and how far the log was written then. A store that has no log does not say
-    /// so, nor one that lost its server before it heard.
+    /// Whether somebody reads from replicas, to whom it matters how far the log was written: to ask costs each commit a query.
+    fn wants_place(&self) -> bool {
+        false
+    }
+
+    /// Told that the transaction has been committed, and how far the log was written then, if that is wanted. A store that has no log
+    /// does not say so, nor one that lost its server before it heard.
     fn committed(&self, position: Position) {
         let _ = position;
     }
@@ -335,6 +340,11 @@ pub trait Store: Send + Sync {
         deadline: Deadline,
     ) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
         self.shoes(shoe_ids, deadline)
+    }
+
+    /// Whether some reads are answered by servers that may be behind.
+    fn has_replicas(&self) -> bool {
+        false
     }
 
     /// The rows with these ids; element `i` answers `ids[i]`. One query for the whole batch.

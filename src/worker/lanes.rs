@@ -858,6 +858,11 @@ impl Fence for Notice<'_> {
         *self.begun.borrow_mut() = Some((shoe_ids.to_vec(), intent));
     }
 
+    /// Other hosts, too, may have replicas.
+    fn wants_place(&self) -> bool {
+        self.lanes.redis.is_some() || self.lanes.store.has_replicas()
+    }
+
     fn committed(&self, position: Position) {
         let written = self.lanes.scoreboard.written();
         written.note(position.timeline, position.lsn);

@@ -266,8 +266,14 @@ impl PostgresStore {
                     return Err(StoreError::TimedOut.into());
                 }
                 // Sent together; that the place can't be had makes nothing of the commit undone.
+                let wants_place = fence.wants_place();
                 let commit = session.run(deadline, async |client, _| {
-                    let place = position::of_primary(client);
+                    let place = async {
+                        match wants_place {
+                            true => position::of_primary(client).await,
+                            false => Ok(None),
+                        }
+                    };
                     let (committed, place) = join(client.batch_execute(COMMIT), place).await;
                     committed.map(|()| place.ok().flatten())
                 });
@@ -361,6 +367,10 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn has_replicas(&self) -> bool {
+        self.replicas.is_some()
+    }
+
     fn shoes(
         &self,
         shoe_ids: &[i32],
