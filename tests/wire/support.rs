@@ -37,6 +37,9 @@ pub const WRITE: Duration = Duration::from_secs(2);
 /// Bytes a second.
 pub const BODY_RATE: usize = 1000;
 
+/// A request is told of that the service takes longer for.
+pub const SLOW: Duration = Duration::from_millis(1);
+
 /// Answers with what it understood.
 pub struct Echo;
 
@@ -77,6 +80,10 @@ impl Service for Echo {
                 Response::new(200).body("text/plain", count)
             }
             "GET /large" => Response::new(200).body("text/plain", vec![b'x'; LARGE]),
+            "GET /large/late" => {
+                may::coroutine::sleep(2 * SLOW);
+                Response::new(200).body("text/plain", vec![b'x'; LARGE])
+            }
             _ => {
                 let text = format!("{call} [{}]", String::from_utf8_lossy(body));
                 Response::new(200).body("text/plain", text)
@@ -241,7 +248,7 @@ fn start() -> (SocketAddr, SocketAddr, Arc<Watch>) {
         access: None,
         trusted: TrustedProxies::default(),
         timing: Wanted {
-            slow: Some(Duration::from_millis(1)),
+            slow: Some(SLOW),
             server_timing: ServerTiming::Asked,
         },
     });
