@@ -26,6 +26,8 @@ use canvas_cluster::scoreboard::Scoreboard;
 use canvas_cluster::sys;
 use canvas_cluster::worker::panics::log_panics;
 use log::kv::{Key, Value, VisitSource};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBuf;
 
 /// How long a client waits for anything. Only a server that hangs lets it pass.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -377,6 +379,8 @@ impl Raw {
 
     /// Reads at most so much at a time, with a pause after each, to the end; a reset is an end as well.
     pub fn drain_slowly(&mut self, at_once: usize, pause: Duration) -> usize {
+        // In a buffer of megabytes seconds pass until the kernel tells that there is room again, and nothing is taken meanwhile.
+        setsockopt(&self.0, RcvBuf, &(4 * at_once)).expect("a socket of ours");
         let mut total = 0;
         let mut chunk = vec![0; at_once];
         while let Ok(count @ 1..) = self.0.read(&mut chunk) {
