@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::http::{Request, Response};
-use crate::support::shoes::{MEDIA, create, delete, draft, id_of, list_target, post, put, row};
+use crate::support::shoes::{Id, MEDIA, create, delete, draft, id_of, list_target, post, put, row};
 use crate::support::{Backend, over_both_stores, through_pgbouncer};
 
 over_both_stores!(
@@ -166,13 +166,16 @@ fn accepts_the_id_in_a_put_only_if_it_is_the_paths(backend: &Backend) {
     let with_id = |given: &str| format!(r#"{{"id":{given},"shoe_id":7,"img1":"x"}}"#);
     let changed = row(id, 7, &[("img1", "x")]);
     assert_json(
-        &server.call(&put(id, with_id(&id.to_string()))),
+        &server.call(&put(id, with_id(&id.json().to_string()))),
         200,
         &changed,
     );
     for wrong in [
-        (id + 1).to_string(),
-        format!("\"{id}\""),
+        id.another().json().to_string(),
+        match id {
+            Id::Number(number) => format!("\"{number}\""),
+            Id::Text(_) => "7".into(),
+        },
         "null".into(),
         "99999999999".into(),
     ] {

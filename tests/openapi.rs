@@ -718,7 +718,7 @@ fn bodies_are_accepted_as_the_schemas_say() {
         json!([]),
         json!(null),
         json!({"shoe_id": 7}),
-        json!({"shoe_id": 7, "id": id}),
+        json!({"shoe_id": 7, "id": id.json()}),
         json!({"shoe_id": 7, "more": 1}),
     ];
     for shoe_id in [

@@ -12,7 +12,7 @@ use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
 use crate::support::sentinels::{ACL, SENTINEL_ACL, Sentinels};
-use crate::support::shoes::{create, draft, list_target, put};
+use crate::support::shoes::{Id, create, draft, list_target, put};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
 fn backend(group: &Sentinels) -> Backend {
@@ -44,7 +44,7 @@ fn wait_until_used(group: &Sentinels, master: usize, server: &Server) {
     });
 }
 
-fn requests(id: i64) -> Vec<Request> {
+fn requests(id: Id) -> Vec<Request> {
     let mut requests: Vec<Request> = (0..100)
         .map(|shoe| Request::new("GET", &list_target(shoe)))
         .collect();

@@ -13,7 +13,7 @@ use crate::support::load::{Load, Style, Tally};
 use crate::support::pgbouncer::PgBouncer;
 use crate::support::postgres::{Database, Postgres, ROLE};
 use crate::support::redis::Redis;
-use crate::support::shoes::{create, draft, list_target, put};
+use crate::support::shoes::{Id, create, draft, list_target, put};
 use crate::support::vigil::Vigil;
 use crate::support::{Backend, Canvas, Client, PATIENCE, Server, alone, wait_until};
 
@@ -129,7 +129,7 @@ fn sessions_that_read(replica: &Postgres, cluster: &Cluster) -> i64 {
 }
 
 /// Reads of shoes that are there, and of single rows.
-fn requests(id: i64) -> Vec<Request> {
+fn requests(id: Id) -> Vec<Request> {
     let mut requests: Vec<Request> = (7..27)
         .map(|shoe| Request::new("GET", &list_target(shoe)))
         .collect();
@@ -142,7 +142,7 @@ type Clients = Vec<(i32, Client)>;
 
 /// Writes and at once reads through another worker, so many times; each must show it.
 #[track_caller]
-fn write_and_read(clients: &mut Clients, id: i64, times: u32) {
+fn write_and_read(clients: &mut Clients, id: Id, times: u32) {
     for time in 0..times {
         let text = format!("{time}");
         let (writer, reader) = (

@@ -10,7 +10,7 @@ use crate::support::http::{Client, Request, Response, Trouble};
 use crate::support::load::{Load, On, Style};
 use crate::support::postgres::Postgres;
 use crate::support::process::alive;
-use crate::support::shoes::{create, draft, id_of, list_target, post};
+use crate::support::shoes::{Id, create, draft, id_of, list_target, post};
 use crate::support::{Backend, Server, alone, over_both_stores};
 
 over_both_stores!(answers_every_request_on_an_open_connection);
@@ -126,7 +126,7 @@ fn waits_for_writes_in_flight() {
             .execute_batch("COMMIT")
             .expect("the end of the lock")
     });
-    let ids: BTreeSet<i64> = answers
+    let ids: BTreeSet<Id> = answers
         .into_iter()
         .map(|answer| id_of(&answer.expect(201)))
         .collect();

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::support::http::Request;
-use crate::support::shoes::{create, draft, list_target, post};
+use crate::support::shoes::{Id, create, draft, list_target, post};
 use crate::support::{Backend, Client};
 
 const TOKEN: &str = "correct-horse-battery-staple-0123456789";
@@ -18,7 +18,7 @@ fn token_file(backend: &Backend) -> PathBuf {
 }
 
 /// One write of each kind, to the row with this id.
-fn writes(id: i64) -> Vec<(Request, u16)> {
+fn writes(id: Id) -> Vec<(Request, u16)> {
     let target = format!("/api/images/{id}");
     vec![
         (post(draft(7, &[])), 201),

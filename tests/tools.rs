@@ -1,6 +1,6 @@
 //! The commands beside serving: `migrate` and `seed`, and databases that were there before us.
 
-use crate::support::shoes::{create, list_target, row};
+use crate::support::shoes::{Id, create, list_target, row};
 use crate::support::{Backend, over_both_stores};
 
 over_both_stores!(
@@ -119,7 +119,7 @@ fn an_existing_database_works_unchanged() {
         stray["shoe_id"].is_null() && stray["img1"] == "stray",
         "{stray}"
     );
-    assert_eq!(create(&server, 7, &[("img1", "new.jpg")]), 3);
+    assert_eq!(create(&server, 7, &[("img1", "new.jpg")]), Id::Number(3));
     assert_eq!(
         server
             .get(&list_target(7))

@@ -13,7 +13,7 @@ use crate::support::canvas::binary;
 use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
 use crate::support::process::{alive, children, command_line, signal};
-use crate::support::shoes::{create, draft, list_target, put};
+use crate::support::shoes::{Id, create, draft, list_target, put};
 use crate::support::sockets::{socket_inodes, watched_inodes};
 use crate::support::{Backend, Canvas, PATIENCE, Server, alone, over_both_stores, wait_until};
 
@@ -123,7 +123,7 @@ fn shown_of(client: &mut Client, shoe: i64) -> String {
 }
 
 #[track_caller]
-fn write(client: &mut Client, id: i64, shoe: i64, value: &str) {
+fn write(client: &mut Client, id: Id, shoe: i64, value: &str) {
     let answer = client.call(&put(id, draft(shoe, &[("img1", value)])));
     answer.expect("an answer").expect(200);
 }

@@ -19,7 +19,7 @@ use canvas_cluster::http::service::Service;
 use canvas_cluster::scoreboard::counters::Counter;
 use canvas_cluster::scoreboard::{Row, Scoreboard};
 use canvas_cluster::seed::generate;
-use canvas_cluster::store::{Draft, ShoeImages};
+use canvas_cluster::store::{Draft, IdKind, RowId, ShoeImages};
 
 /// What a browser's request looks like, less what only makes it longer.
 pub const REQUEST: &[u8] = b"GET /api/images/?shoe_id=7 HTTP/1.1\r\n\
@@ -40,7 +40,7 @@ const L1_BYTES: usize = 64 << 20;
 /// A row of the table as the store gives it.
 pub fn row(shoe_id: i32) -> ShoeImages {
     ShoeImages {
-        id: shoe_id,
+        id: shoe_id.into(),
         shoe_id: Some(shoe_id),
         media: generate(shoe_id).media,
     }
@@ -67,6 +67,10 @@ pub struct Shelf {
 }
 
 impl Backend for Shelf {
+    fn ids(&self) -> IdKind {
+        IdKind::Number
+    }
+
     fn shoe(
         &self,
         shoe_id: i32,
@@ -84,7 +88,7 @@ impl Backend for Shelf {
         Ok(page)
     }
 
-    fn row(&self, _: i32, _: &Context) -> Result<Option<Bytes>, Failure> {
+    fn row(&self, _: &RowId, _: &Context) -> Result<Option<Bytes>, Failure> {
         Ok(None)
     }
 
@@ -92,11 +96,11 @@ impl Backend for Shelf {
         Err(Failure::Overloaded)
     }
 
-    fn replace(&self, _: i32, _: Draft, _: &Context) -> Result<Option<ShoeImages>, Failure> {
+    fn replace(&self, _: &RowId, _: Draft, _: &Context) -> Result<Option<ShoeImages>, Failure> {
         Ok(None)
     }
 
-    fn delete(&self, _: i32, _: &Context) -> Result<bool, Failure> {
+    fn delete(&self, _: &RowId, _: &Context) -> Result<bool, Failure> {
         Ok(false)
     }
 

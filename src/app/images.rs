@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use crate::store::{Draft, MEDIA_COLUMNS, MEDIA_MAX_CHARS, Media, ShoeImages};
+use crate::store::{Draft, MEDIA_COLUMNS, MEDIA_MAX_CHARS, Media, RowId, ShoeImages};
 
 /// A shoe's rows as a JSON array; `[]` where there are none.
 pub fn render_rows(rows: &[ShoeImages]) -> Vec<u8> {
@@ -30,7 +30,15 @@ pub fn render_row(row: &ShoeImages) -> Vec<u8> {
 fn render_into(out: &mut Vec<u8>, row: &ShoeImages) {
     let mut digits = itoa::Buffer::new();
     out.extend_from_slice(b"{\"id\":");
-    out.extend_from_slice(digits.format(row.id).as_bytes());
+    match &row.id {
+        RowId::Number(number) => out.extend_from_slice(digits.format(*number).as_bytes()),
+        RowId::Text(text) => {
+            // None of its characters needs an escape.
+            out.push(b'"');
+            out.extend_from_slice(text.as_str().as_bytes());
+            out.push(b'"');
+        }
+    }
     out.extend_from_slice(b",\"shoe_id\":");
     match row.shoe_id {
         Some(shoe_id) => out.extend_from_slice(digits.format(shoe_id).as_bytes()),
@@ -69,7 +77,7 @@ pub enum BodyError {
 ///
 /// # Errors
 /// The first thing that is wrong. Nesting is refused where it begins, so depth costs no stack.
-pub fn read_draft(body: &[u8], id: Option<i32>) -> Result<Draft, BodyError> {
+pub fn read_draft(body: &[u8], id: Option<&RowId>) -> Result<Draft, BodyError> {
     let mut wrong = None;
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = json
@@ -96,7 +104,7 @@ fn explain(error: &serde_json::Error) -> String {
 
 /// Reads the fields; what is wrong with one goes to `wrong`, since serde's errors carry only text.
 struct DraftVisitor<'w> {
-    id: Option<i32>,
+    id: Option<&'w RowId>,
     wrong: &'w mut Option<BodyError>,
 }
 
@@ -180,7 +188,7 @@ impl<'de> Visitor<'de> for DraftVisitor<'_> {
                 Err(error) => return Err(error),
             };
             match (&field, value) {
-                (Field::Id, Scalar::Integer(number)) if id == i32::try_from(number).ok() => {}
+                (Field::Id, value) if id.is_some_and(|id| value.is_id(id)) => {}
                 (Field::Id, _) => {
                     return Err(refuse(BodyError::Invalid(
                         "id",
@@ -254,6 +262,17 @@ enum Scalar {
     Text(String),
 }
 
+impl Scalar {
+    /// Whether it is this id: a number is not the text of its digits.
+    fn is_id(&self, id: &RowId) -> bool {
+        match (self, id) {
+            (Scalar::Integer(number), RowId::Number(id)) => *number == i64::from(*id),
+            (Scalar::Text(text), RowId::Text(id)) => text == id.as_str(),
+            _ => false,
+        }
+    }
+}
+
 /// Reads a [`Scalar`]. Arrays and objects are refused at their first byte, which `nested` tells.
 struct ScalarSeed<'n> {
     nested: &'n mut bool,
@@ -322,12 +341,13 @@ impl<'de> Visitor<'de> for ScalarSeed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::TextId;
 
     fn row() -> ShoeImages {
         let mut media: Media = Default::default();
         media[0] = Some("a\"b".to_owned());
         ShoeImages {
-            id: 1,
+            id: 1.into(),
             shoe_id: None,
             media,
         }
@@ -342,6 +362,16 @@ mod tests {
             render_rows(&[row(), row()]),
             format!("[{json},{json}]").into_bytes()
         );
+
+        let id = TextId::parse("018f4d1e-7b6a-7c3e-9f10-2a3b4c5d6e7f").expect("an id");
+        let named = ShoeImages {
+            id: id.clone().into(),
+            ..row()
+        };
+        let json = json.replace(r#""id":1,"#, &format!(r#""id":"{id}","#));
+        assert_eq!(String::from_utf8_lossy(&render_row(&named)), json);
+        let parsed: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(parsed["id"], id.as_str());
     }
 
     #[test]
@@ -426,14 +456,32 @@ mod tests {
 
     #[test]
     fn a_put_may_carry_its_own_id() {
-        assert!(read_draft(br#"{"id":4,"shoe_id":1}"#, Some(4)).is_ok());
-        assert!(matches!(
-            read_draft(br#"{"id":5,"shoe_id":1}"#, Some(4)),
-            Err(BodyError::Invalid("id", _))
-        ));
-        assert!(matches!(
-            read_draft(br#"{"id":4,"shoe_id":1}"#, None),
-            Err(BodyError::Invalid("id", _))
-        ));
+        let number = RowId::Number(4);
+        let text = |text| RowId::from(TextId::parse(text).expect("an id"));
+        let put = |id: &str, own: Option<&RowId>| {
+            read_draft(format!(r#"{{"id":{id},"shoe_id":1}}"#).as_bytes(), own)
+        };
+        assert!(put("4", Some(&number)).is_ok());
+        assert!(put(r#""4""#, Some(&text("4"))).is_ok());
+        assert!(put(r#""a-\u0062""#, Some(&text("a-b"))).is_ok());
+        for (id, own) in [
+            ("5", Some(&number)),
+            ("4.0", Some(&number)),
+            (r#""4""#, Some(&number)),
+            ("4294967300", Some(&number)),
+            ("null", Some(&number)),
+            ("4", Some(&text("4"))),
+            (r#""A""#, Some(&text("a"))),
+            ("null", Some(&text("null"))),
+            ("[4]", Some(&text("4"))),
+            ("4", None),
+            (r#""4""#, None),
+        ] {
+            let read = put(id, own);
+            assert!(
+                matches!(read, Err(BodyError::Invalid("id", _))),
+                "{id} for {own:?}: {read:?}"
+            );
+        }
     }
 }

@@ -21,11 +21,13 @@ use bytes::Bytes;
 
 use self::manners::Page;
 use crate::http::context::Context;
-use crate::store::{Draft, ShoeImages, StoreError};
+use crate::store::{Draft, IdKind, RowId, ShoeImages, StoreError};
 
 /// What the service needs from below. Calls wait (a coroutine parks) until the answer or the request's deadline, and note in the
 /// request's context what they have waited for.
 pub trait Backend: Send + Sync + 'static {
+    /// Which ids its rows have.
+    fn ids(&self) -> IdKind;
     /// The page of a shoe, which `page` makes of its rows as a JSON array when there is none yet.
     fn shoe(
         &self,
@@ -34,18 +36,18 @@ pub trait Backend: Send + Sync + 'static {
         context: &Context,
     ) -> Result<Arc<Page>, Failure>;
     /// The row as a JSON object.
-    fn row(&self, id: i32, context: &Context) -> Result<Option<Bytes>, Failure>;
+    fn row(&self, id: &RowId, context: &Context) -> Result<Option<Bytes>, Failure>;
     /// Stores a row; answered after the commit.
     fn insert(&self, draft: Draft, context: &Context) -> Result<ShoeImages, Failure>;
     /// Replaces a row; `None` where there is none.
     fn replace(
         &self,
-        id: i32,
+        id: &RowId,
         draft: Draft,
         context: &Context,
     ) -> Result<Option<ShoeImages>, Failure>;
     /// Deletes a row; `false` where there was none.
-    fn delete(&self, id: i32, context: &Context) -> Result<bool, Failure>;
+    fn delete(&self, id: &RowId, context: &Context) -> Result<bool, Failure>;
     /// Whether a read could be answered now.
     fn ready(&self, context: &Context) -> Result<(), Failure>;
     /// Whether this worker has been told to finish.

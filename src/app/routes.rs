@@ -18,7 +18,7 @@ use crate::http::request_id::RequestId;
 use crate::http::response::Response;
 use crate::http::service::Service;
 use crate::http::target;
-use crate::store::{Draft, StoreError};
+use crate::store::{Draft, IdKind, RowId, StoreError, TextId};
 
 const JSON: &str = "application/json";
 
@@ -51,10 +51,10 @@ pub struct Admitted {
 #[derive(Debug)]
 pub enum Call {
     Shoe(i32),
-    Row(i32),
+    Row(RowId),
     Insert,
-    Replace(i32),
-    Delete(i32),
+    Replace(RowId),
+    Delete(RowId),
     Alive,
     Ready,
     Document(Arc<Page>),
@@ -65,7 +65,7 @@ pub enum Call {
 /// A place in the URL space, before the method is looked at.
 enum Place<'d> {
     Images,
-    Row(i32),
+    Row(RowId),
     Healthz,
     Readyz,
     Document(&'d Arc<Page>),
@@ -128,10 +128,14 @@ impl<B: Backend> App<B> {
         let Some(id) = path.strip_prefix("/api/images/") else {
             return self.site.place(&path).map(Place::Page).ok_or_else(nowhere);
         };
-        match parse_i32(id) {
-            Ok(id) => Ok(Place::Row(id)),
-            Err(_) if id.contains('/') => Err(nowhere()),
-            Err(_) => Err(Box::new(
+        let row = match self.backend.ids() {
+            IdKind::Number => parse_i32(id).ok().map(RowId::Number),
+            IdKind::Text => TextId::parse(id).map(RowId::Text),
+        };
+        match row {
+            Some(id) => Ok(Place::Row(id)),
+            None if id.contains('/') => Err(nowhere()),
+            None => Err(Box::new(
                 problem::NO_SUCH_ROW.field("id", "is not the id of any row"),
             )),
         }
@@ -180,9 +184,9 @@ impl<B: Backend> App<B> {
                     .shoe(shoe_id, &|json| self.shoe_page(json), context)?;
                 self.manners.show(asked, &page)
             }
-            Call::Row(id) => match self.backend.row(id, context)? {
+            Call::Row(id) => match self.backend.row(&id, context)? {
                 Some(json) => self.manners.show(asked, &self.manners.page(JSON, json)),
-                None => no_row(id),
+                None => no_row(&id),
             },
             Call::Insert => match read(body, None) {
                 Ok(draft) => {
@@ -193,16 +197,16 @@ impl<B: Backend> App<B> {
                 }
                 Err(response) => *response,
             },
-            Call::Replace(id) => match read(body, Some(id)) {
-                Ok(draft) => match self.backend.replace(id, draft, context)? {
+            Call::Replace(id) => match read(body, Some(&id)) {
+                Ok(draft) => match self.backend.replace(&id, draft, context)? {
                     Some(row) => Response::new(200).body(JSON, images::render_row(&row)),
-                    None => no_row(id),
+                    None => no_row(&id),
                 },
                 Err(response) => *response,
             },
-            Call::Delete(id) => match self.backend.delete(id, context)? {
+            Call::Delete(id) => match self.backend.delete(&id, context)? {
                 true => Response::new(204),
-                false => no_row(id),
+                false => no_row(&id),
             },
             Call::Alive => Response::new(200).body(JSON, "{\"status\":\"alive\"}"),
             Call::Ready if self.backend.draining() => {
@@ -245,7 +249,7 @@ impl<B: Backend> App<B> {
             (Place::Images, Method::Get | Method::Head) => {
                 return Ok(Call::Shoe(shoe_id_of(query)?));
             }
-            (Place::Row(id), Method::Get | Method::Head) => Call::Row(*id),
+            (Place::Row(id), Method::Get | Method::Head) => Call::Row(id.clone()),
             (Place::Healthz, Method::Get | Method::Head) => Call::Alive,
             (Place::Readyz, Method::Get | Method::Head) => Call::Ready,
             (Place::Document(page), Method::Get | Method::Head) => Call::Document(Arc::clone(page)),
@@ -253,8 +257,8 @@ impl<B: Backend> App<B> {
                 return Ok(Call::Page(self.site.call(place, query, head)));
             }
             (Place::Images, Method::Post) => Call::Insert,
-            (Place::Row(id), Method::Put) => Call::Replace(*id),
-            (Place::Row(id), Method::Delete) => Call::Delete(*id),
+            (Place::Row(id), Method::Put) => Call::Replace(id.clone()),
+            (Place::Row(id), Method::Delete) => Call::Delete(id.clone()),
             // RFC 9110 section 9.1: 501 for a method that is not known at all, 405 for one that is not allowed here.
             (_, Method::Other(_)) => {
                 let refusal =
@@ -344,11 +348,11 @@ fn tell(failure: &Failure, context: &Context) {
     }
 }
 
-fn no_row(id: i32) -> Response {
+fn no_row(id: &RowId) -> Response {
     problem::NO_SUCH_ROW.detail(&format!("no row has the id {id}"))
 }
 
-fn read(body: &[u8], id: Option<i32>) -> Result<Draft, Box<Response>> {
+fn read(body: &[u8], id: Option<&RowId>) -> Result<Draft, Box<Response>> {
     images::read_draft(body, id).map_err(|error| {
         use images::BodyError;
         Box::new(match error {
@@ -442,3 +446,6 @@ fn is_json(content_type: &str) -> bool {
             _ => true,
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,9 @@
 //! Used by every store, so that a batch means the same everywhere.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
-use super::{MAX_ROWS, PAGE_ROWS, ShoeImages};
+use super::{MAX_ROWS, PAGE_ROWS, RowId, ShoeImages};
 
 /// Each key once, in ascending order: what the query is asked with.
 pub(super) fn distinct(keys: &[i32]) -> Vec<i32> {
@@ -11,6 +12,14 @@ pub(super) fn distinct(keys: &[i32]) -> Vec<i32> {
     keys.sort_unstable();
     keys.dedup();
     keys
+}
+
+/// The numbers among the ids, as [`distinct`]: what a store that numbers its rows is asked with.
+pub(super) fn distinct_numbers(ids: &[RowId]) -> Vec<i32> {
+    let mut numbers: Vec<i32> = ids.iter().filter_map(RowId::number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
 
 /// The rows of these shoes, which are distinct and ascending, as are the shoes of the rows. `ask` answers [`PAGE_ROWS`] at most: when
@@ -66,17 +75,18 @@ pub(super) fn by_shoe(shoe_ids: &[i32], rows: Vec<ShoeImages>) -> Vec<Vec<ShoeIm
 }
 
 /// Rows by id: element `i` of the answer is the row `ids[i]`.
-pub(super) fn by_id(ids: &[i32], rows: Vec<ShoeImages>) -> Vec<Option<ShoeImages>> {
-    deal(ids, rows.into_iter().map(|row| (row.id, row)).collect())
+pub(super) fn by_id(ids: &[RowId], rows: Vec<ShoeImages>) -> Vec<Option<ShoeImages>> {
+    let found = rows.into_iter().map(|row| (row.id.clone(), row));
+    deal(ids, found.collect())
 }
 
 /// Hands each key its value, moved to the last asker and cloned for those before.
-fn deal<T: Clone>(keys: &[i32], mut found: HashMap<i32, T>) -> Vec<Option<T>> {
-    let mut askers: HashMap<i32, u32> = HashMap::with_capacity(keys.len());
+fn deal<K: Eq + Hash, T: Clone>(keys: &[K], mut found: HashMap<K, T>) -> Vec<Option<T>> {
+    let mut askers: HashMap<&K, u32> = HashMap::with_capacity(keys.len());
     for key in keys {
-        *askers.entry(*key).or_default() += 1;
+        *askers.entry(key).or_default() += 1;
     }
-    let take = |key: &i32| match askers.get_mut(key) {
+    let take = |key: &K| match askers.get_mut(key) {
         Some(left) if *left > 1 => {
             *left -= 1;
             found.get(key).cloned()
@@ -88,11 +98,12 @@ fn deal<T: Clone>(keys: &[i32], mut found: HashMap<i32, T>) -> Vec<Option<T>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TextId;
     use super::*;
 
     fn row(id: i32, shoe_id: i32) -> ShoeImages {
         ShoeImages {
-            id,
+            id: id.into(),
             shoe_id: Some(shoe_id),
             media: Default::default(),
         }
@@ -101,7 +112,10 @@ mod tests {
     #[test]
     fn every_asker_gets_its_rows_even_twice() {
         let rows = || vec![row(1, 7), row(4, 7), row(2, 9)];
-        let ids = |answer: &[ShoeImages]| answer.iter().map(|row| row.id).collect::<Vec<_>>();
+        let ids = |answer: &[ShoeImages]| {
+            let ids = answer.iter().map(|row| row.id.number().expect("a number"));
+            ids.collect::<Vec<_>>()
+        };
 
         let answers = by_shoe(&[9, 7, 8, 7], rows());
         let answers: Vec<_> = answers.iter().map(|rows| ids(rows)).collect();
@@ -109,15 +123,20 @@ mod tests {
         assert_eq!(ids(&by_shoe(&[7], rows())[0]), [1, 4]);
         assert!(by_shoe(&[], rows()).is_empty());
 
-        let answers = by_id(&[2, 3, 2], rows());
-        assert_eq!(
-            answers
-                .iter()
-                .map(|row| row.as_ref().map(|row| row.id))
-                .collect::<Vec<_>>(),
-            [Some(2), None, Some(2)]
-        );
+        let text = TextId::parse("2").expect("an id");
+        let asked = [2.into(), 3.into(), text.clone().into(), 2.into()];
+        let answers = by_id(&asked, rows());
+        let two = Some(row(2, 9));
+        assert_eq!(answers, [two.clone(), None, None, two]);
         assert_eq!(distinct(&[3, 1, 3]), [1, 3]);
+        assert_eq!(distinct_numbers(&asked), [2, 3]);
+
+        let named = ShoeImages {
+            id: text.into(),
+            ..row(2, 9)
+        };
+        let answers = by_id(&asked, vec![named.clone()]);
+        assert_eq!(answers, [None, None, Some(named), None]);
     }
 
     /// Shoes with so many rows each, from a table that answers a page at a time; the shape of the answer and the number of queries.
@@ -132,7 +151,11 @@ mod tests {
         });
         let answers = by_shoe(&ids, rows.expect("no error"));
         for rows in &answers {
-            assert!(rows.iter().zip(0..).all(|(row, id)| row.id == id));
+            assert!(
+                rows.iter()
+                    .zip(0..)
+                    .all(|(row, id)| row.id == RowId::Number(id))
+            );
         }
         let counts = answers.iter().map(Vec::len);
         (ids.into_iter().zip(counts).collect(), asked.get())

@@ -4,11 +4,13 @@
 //!
 //! The rooms within: `url` reads database URLs, `sqlite` and `postgres` are the two stores, `tls` encrypts
 //! the second's connections, `pool` hands connections out and backs off from a server that is down,
-//! `schema` creates and checks the table, `batch` deals a query's rows out to those who asked.
+//! `schema` creates and checks the table, `batch` deals a query's rows out to those who asked, `row_id` is what rows are
+//! known by.
 
 mod batch;
 mod pool;
 mod postgres;
+mod row_id;
 pub mod schema;
 pub mod sqlite;
 pub(crate) mod tls;
@@ -29,6 +31,7 @@ pub(crate) use self::postgres::{
     Session, connect as connect_postgres, refusal as postgres_refusal,
     store_error as postgres_error, take_lock,
 };
+pub use self::row_id::{IdKind, RowId, TextId};
 
 /// The media columns of `shoe_images`, in the order of the schema and of the JSON: seven pictures, two videos.
 pub const MEDIA_COLUMNS: [&str; 9] = [
@@ -53,7 +56,7 @@ pub type Media = [Option<String>; 9];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShoeImages {
     /// The primary key, given by the store.
-    pub id: i32,
+    pub id: RowId,
     /// The shoe that the row belongs to. The column is nullable, so a row made by others may have none.
     pub shoe_id: Option<i32>,
     pub media: Media,
@@ -281,9 +284,9 @@ pub enum Change {
     /// See [`Store::insert`].
     Insert(Draft),
     /// See [`Store::replace`].
-    Replace(i32, Draft),
+    Replace(RowId, Draft),
     /// See [`Store::delete`].
-    Delete(i32),
+    Delete(RowId),
 }
 
 /// What came of a [`Change`] of the same name.
@@ -324,6 +327,9 @@ pub enum Room {
 
 /// A database of shoes. Implementations pool their connections and may be called from many threads.
 pub trait Store: Send + Sync {
+    /// Which ids the rows have.
+    fn ids(&self) -> IdKind;
+
     /// The rows of each shoe, by id; element `i` answers `shoe_ids[i]`, empty where there are none. Of a shoe that has more than
     /// [`MAX_ROWS`] it is one row more than that, and no more of them are kept. One query for the whole batch, unless its
     /// shoes have thousands of rows. `shoe_ids` may repeat.
@@ -347,8 +353,13 @@ pub trait Store: Send + Sync {
         false
     }
 
-    /// The rows with these ids; element `i` answers `ids[i]`. One query for the whole batch.
-    fn rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError>;
+    /// The rows with these ids; element `i` answers `ids[i]`. One query for the whole batch. An id of another kind than the
+    /// store's is that of no row, here and below.
+    fn rows(
+        &self,
+        ids: &[RowId],
+        deadline: Deadline,
+    ) -> Result<Vec<Option<ShoeImages>>, StoreError>;
 
     /// Stores a new row and answers with it as stored, once it is committed.
     fn insert(
@@ -362,14 +373,15 @@ pub trait Store: Send + Sync {
     /// same transaction, and for the new one.
     fn replace(
         &self,
-        id: i32,
+        id: &RowId,
         draft: &Draft,
         fence: &dyn Fence,
         deadline: Deadline,
     ) -> Result<Option<ShoeImages>, StoreError>;
 
     /// Deletes a row; `false` if there was none.
-    fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError>;
+    fn delete(&self, id: &RowId, fence: &dyn Fence, deadline: Deadline)
+    -> Result<bool, StoreError>;
 
     /// Makes several changes, in one transaction where [`Store::grouping`] takes them, each with its own outcome: one that
     /// is refused takes nothing from the others. Element `i` answers `changes[i]`. The fence is raised for all of
@@ -393,9 +405,9 @@ pub trait Store: Send + Sync {
         let one = |change: &Change| match change {
             Change::Insert(draft) => self.insert(draft, fence, deadline).map(Changed::Inserted),
             Change::Replace(id, draft) => self
-                .replace(*id, draft, fence, deadline)
+                .replace(id, draft, fence, deadline)
                 .map(Changed::Replaced),
-            Change::Delete(id) => self.delete(*id, fence, deadline).map(Changed::Deleted),
+            Change::Delete(id) => self.delete(id, fence, deadline).map(Changed::Deleted),
         };
         changes
             .iter()

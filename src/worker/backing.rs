@@ -16,7 +16,7 @@ use crate::http::context::Context;
 use crate::http::watch::Watch;
 use crate::scoreboard::Row;
 use crate::scoreboard::counters::Counter;
-use crate::store::{Change, Draft, ShoeImages, StoreError};
+use crate::store::{Change, Draft, IdKind, RowId, ShoeImages, StoreError};
 
 /// The backend of a worker.
 pub struct Backing {
@@ -86,6 +86,10 @@ fn await_answer<A: Clone>(pending: Pending<A>, context: &Context) -> Result<A, F
 }
 
 impl Backend for Backing {
+    fn ids(&self) -> IdKind {
+        self.lanes.ids()
+    }
+
     fn shoe(
         &self,
         shoe_id: i32,
@@ -114,8 +118,8 @@ impl Backend for Backing {
         Ok(page)
     }
 
-    fn row(&self, id: i32, context: &Context) -> Result<Option<Bytes>, Failure> {
-        await_answer(self.lanes.ask(id, Queues::push_row)?, context)
+    fn row(&self, id: &RowId, context: &Context) -> Result<Option<Bytes>, Failure> {
+        await_answer(self.lanes.ask(id.clone(), Queues::push_row)?, context)
     }
 
     fn insert(&self, draft: Draft, context: &Context) -> Result<ShoeImages, Failure> {
@@ -125,16 +129,16 @@ impl Backend for Backing {
 
     fn replace(
         &self,
-        id: i32,
+        id: &RowId,
         draft: Draft,
         context: &Context,
     ) -> Result<Option<ShoeImages>, Failure> {
         context.concern(draft.shoe_id);
-        self.change(Change::Replace(id, draft), context)
+        self.change(Change::Replace(id.clone(), draft), context)
     }
 
-    fn delete(&self, id: i32, context: &Context) -> Result<bool, Failure> {
-        self.change(Change::Delete(id), context)
+    fn delete(&self, id: &RowId, context: &Context) -> Result<bool, Failure> {
+        self.change(Change::Delete(id.clone()), context)
     }
 
     fn ready(&self, context: &Context) -> Result<(), Failure> {

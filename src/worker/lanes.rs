@@ -24,7 +24,9 @@ use crate::http::trace::TraceParent;
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{Intent, Row, Scoreboard};
-use crate::store::{Change, Changed, Deadline, Fence, MAX_ROWS, Position, Store, StoreError};
+use crate::store::{
+    Change, Changed, Deadline, Fence, IdKind, MAX_ROWS, Position, RowId, Store, StoreError,
+};
 
 /// How long a worker that starts may take to connect to its database before it serves without.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -259,6 +261,11 @@ impl Lanes {
         self.wake(late.into_iter());
     }
 
+    /// Which ids the rows of the store have.
+    pub fn ids(&self) -> IdKind {
+        self.store.ids()
+    }
+
     /// Queues a question of the coroutine that calls this.
     ///
     /// # Errors
@@ -478,7 +485,7 @@ impl Lanes {
                 let Some(deadline) = jobs.first().map(|job| job.deadline) else {
                     return Vec::new();
                 };
-                let ids: Vec<i32> = jobs.iter().map(|job| job.question).collect();
+                let ids: Vec<RowId> = jobs.iter().map(|job| job.question.clone()).collect();
                 let begun = Instant::now();
                 let found = self.timed(Kind::Rows, ids.len(), || {
                     self.each_or_all(&ids, &|ids| self.find_rows(ids, deadline))
@@ -501,10 +508,10 @@ impl Lanes {
     /// Asks for all together. When what is wrong may be one row's doing (of another type, damaged), the halves are asked by
     /// themselves, then those of the half that fails, and so on: the row fails its own askers and not everybody who came along.
     /// When both halves fail it is not about a row.
-    fn each_or_all<A>(
+    fn each_or_all<K, A>(
         &self,
-        keys: &[i32],
-        ask: &impl Fn(&[i32]) -> Result<Vec<A>, StoreError>,
+        keys: &[K],
+        ask: &impl Fn(&[K]) -> Result<Vec<A>, StoreError>,
     ) -> Result<Vec<Part<A>>, StoreError> {
         let mut error = match ask(keys) {
             Ok(found) => return Ok(found.into_iter().map(Ok).collect()),
@@ -670,7 +677,11 @@ impl Lanes {
         fills
     }
 
-    fn find_rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<Bytes>>, StoreError> {
+    fn find_rows(
+        &self,
+        ids: &[RowId],
+        deadline: Deadline,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
         let rows = self.heed(self.store.rows(ids, deadline))?;
         Ok(rows
             .iter()

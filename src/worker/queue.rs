@@ -19,7 +19,7 @@ use crate::http::context::Spent;
 use crate::http::trace::TraceParent;
 use crate::scoreboard::Row;
 use crate::scoreboard::counters::Counter;
-use crate::store::{Change, Changed, Deadline, Grouping, ShoeImages, StoreError};
+use crate::store::{Change, Changed, Deadline, Grouping, RowId, ShoeImages, StoreError};
 
 /// A question, and the coroutines that wait for its answer.
 pub struct Job<Q, A> {
@@ -36,7 +36,7 @@ pub struct Job<Q, A> {
 
 /// A shoe to be looked up in Redis.
 pub type LookupJob = Job<i32, Bytes>;
-pub type RowJob = Job<i32, Option<Bytes>>;
+pub type RowJob = Job<RowId, Option<Bytes>>;
 pub type PingJob = Job<(), ()>;
 pub type WriteJob = Job<Change, Changed>;
 
@@ -298,7 +298,7 @@ impl Tally {
 pub struct Queues {
     lookups: Line<i32, Bytes>,
     shoes: Line<Missing, Bytes>,
-    rows: Line<i32, Option<Bytes>>,
+    rows: Line<RowId, Option<Bytes>>,
     pings: Line<(), ()>,
     writes: Line<Change, Changed>,
     tally: Tally,

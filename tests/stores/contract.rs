@@ -1,11 +1,13 @@
 //! What the `Store` trait promises: each body runs over SQLite and over PostgreSQL.
 
 use std::collections::BTreeSet;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::store::{
-    Change, Changed, MAX_ROWS, NoFence, PoolOptions, ShoeImages, StoreError, open,
+    Change, Changed, IdKind, MAX_ROWS, NoFence, PoolOptions, RowId, ShoeImages, StoreError, TextId,
+    open,
 };
 
 use super::fixture::{Fixture, Watch, bare, draft, soon, within};
@@ -39,8 +41,16 @@ over_both!(
     of_a_shoe_with_too_many_rows_there_is_one_too_many,
 );
 
-fn ids(rows: &[ShoeImages]) -> Vec<i32> {
-    rows.iter().map(|row| row.id).collect()
+fn ids(rows: &[ShoeImages]) -> Vec<RowId> {
+    rows.iter().map(|row| row.id.clone()).collect()
+}
+
+/// An id of the kind that the store does not give.
+fn foreign(kind: IdKind) -> RowId {
+    match kind {
+        IdKind::Number => TextId::parse("1").expect("an id").into(),
+        IdKind::Text => 1.into(),
+    }
 }
 
 fn a_batch_is_answered_in_the_order_of_its_questions(fixture: &Fixture) {
@@ -60,11 +70,11 @@ fn a_batch_is_answered_in_the_order_of_its_questions(fixture: &Fixture) {
     assert_eq!(
         shape,
         [
-            vec![b.id],
+            vec![b.id.clone()],
             vec![],
-            vec![a.id, c.id],
+            vec![a.id.clone(), c.id.clone()],
             vec![],
-            vec![a.id, c.id],
+            vec![a.id.clone(), c.id.clone()],
             vec![]
         ]
     );
@@ -79,9 +89,13 @@ fn a_batch_is_answered_in_the_order_of_its_questions(fixture: &Fixture) {
     );
 
     let rows = store
-        .rows(&[c.id, c.id + 1, a.id, c.id, -1], soon())
+        .rows(
+            &[c.id.clone(), fixture.absent(), a.id.clone(), c.id.clone()],
+            soon(),
+        )
         .unwrap();
-    assert_eq!(rows, [Some(c.clone()), None, Some(a), Some(c), None]);
+    assert_eq!(rows, [Some(c.clone()), None, Some(a), Some(c)]);
+    assert_eq!(store.rows(&[foreign(store.ids())], soon()).unwrap(), [None]);
     assert_eq!(store.rows(&[], soon()).unwrap(), []);
 
     // Far more than one batch of the lanes ever holds.
@@ -100,7 +114,10 @@ fn nulls_and_the_longest_texts_come_back_as_they_went(fixture: &Fixture) {
     draft.media[2] = Some("' \" \\ \u{1} \n --; DROP TABLE shoe_images".to_owned());
     draft.media[8] = Some("é".repeat(255));
     let stored = fixture.store.insert(&draft, &NoFence, soon()).unwrap();
-    let read = fixture.store.rows(&[stored.id], soon()).unwrap();
+    let read = fixture
+        .store
+        .rows(slice::from_ref(&stored.id), soon())
+        .unwrap();
     assert_eq!(read[0].as_ref(), Some(&stored));
     assert_eq!(stored.media, draft.media);
     assert_eq!(stored.shoe_id, Some(-5));
@@ -111,13 +128,13 @@ fn a_replaced_row_may_move_to_another_shoe(fixture: &Fixture) {
     let row = store.insert(&draft(1, "old"), &NoFence, soon()).unwrap();
     let fence = Watch::new(|_| ());
     let new = store
-        .replace(row.id, &bare(2), &fence, soon())
+        .replace(&row.id, &bare(2), &fence, soon())
         .unwrap()
         .expect("the row");
     assert_eq!(
         new,
         ShoeImages {
-            id: row.id,
+            id: row.id.clone(),
             shoe_id: Some(2),
             media: bare(2).media
         }
@@ -125,7 +142,7 @@ fn a_replaced_row_may_move_to_another_shoe(fixture: &Fixture) {
     assert_eq!(store.shoes(&[1, 2], soon()).unwrap(), [vec![], vec![new]]);
 
     store
-        .replace(row.id, &draft(2, "again"), &fence, soon())
+        .replace(&row.id, &draft(2, "again"), &fence, soon())
         .unwrap()
         .expect("the row");
     assert_eq!(
@@ -139,10 +156,13 @@ fn a_deleted_row_is_gone(fixture: &Fixture) {
     let store = &fixture.store;
     let row = store.insert(&draft(4, "x"), &NoFence, soon()).unwrap();
     let fence = Watch::new(|_| ());
-    assert!(store.delete(row.id, &fence, soon()).unwrap());
-    assert!(!store.delete(row.id, &fence, soon()).unwrap());
+    assert!(store.delete(&row.id, &fence, soon()).unwrap());
+    assert!(!store.delete(&row.id, &fence, soon()).unwrap());
     assert_eq!(fence.raised(), [vec![4]]);
-    assert_eq!(store.rows(&[row.id], soon()).unwrap(), [None]);
+    assert_eq!(
+        store.rows(slice::from_ref(&row.id), soon()).unwrap(),
+        [None]
+    );
 
     let next = store.insert(&draft(4, "y"), &NoFence, soon()).unwrap();
     assert!(next.id > row.id, "an id is never used again");
@@ -153,19 +173,19 @@ fn the_fence_is_raised_before_the_commit_shows(fixture: &Fixture) {
     let row = store.insert(&draft(1, "first"), &NoFence, soon()).unwrap();
     // Another connection, at the moment of the raise, still sees what was.
     let fence = Watch::new(|_: &[i32]| {
-        assert_eq!(ids(&store.shoes(&[1], soon()).unwrap()[0]), [row.id]);
+        assert_eq!(store.shoes(&[1], soon()).unwrap()[0], slice::from_ref(&row));
         assert!(store.shoes(&[3], soon()).unwrap()[0].is_empty());
     });
     store.insert(&draft(3, "n"), &fence, soon()).unwrap();
     store
         .delete(
-            store.shoes(&[3], soon()).unwrap()[0][0].id,
+            &store.shoes(&[3], soon()).unwrap()[0][0].id,
             &NoFence,
             soon(),
         )
         .unwrap();
     store
-        .replace(row.id, &draft(3, "m"), &fence, soon())
+        .replace(&row.id, &draft(3, "m"), &fence, soon())
         .unwrap()
         .expect("the row");
     assert_eq!(fence.raised(), [vec![3], vec![1, 3]]);
@@ -173,11 +193,16 @@ fn the_fence_is_raised_before_the_commit_shows(fixture: &Fixture) {
 
 fn a_fence_is_not_raised_for_a_row_that_is_not_there(fixture: &Fixture) {
     let fence = Watch::new(|_| ());
-    assert_eq!(
-        fixture.store.replace(99, &bare(1), &fence, soon()).unwrap(),
-        None
-    );
-    assert!(!fixture.store.delete(99, &fence, soon()).unwrap());
+    for id in [fixture.absent(), foreign(fixture.store.ids())] {
+        assert_eq!(
+            fixture
+                .store
+                .replace(&id, &bare(1), &fence, soon())
+                .unwrap(),
+            None
+        );
+        assert!(!fixture.store.delete(&id, &fence, soon()).unwrap());
+    }
     assert!(fence.raised().is_empty());
     // The connection is fit for use again.
     fixture.store.insert(&bare(1), &NoFence, soon()).unwrap();
@@ -192,7 +217,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_stored(fixture: &Fixture) {
         draft.media[7] = Some(text);
         for result in [
             store.insert(&draft, &fence, soon()).map(Some),
-            store.replace(row.id, &draft, &fence, soon()),
+            store.replace(&row.id, &draft, &fence, soon()),
         ] {
             match result {
                 Err(StoreError::Failed(why)) => assert!(why.contains(word), "{why}"),
@@ -217,19 +242,19 @@ fn many_writers_and_readers_at_once(fixture: &Fixture) {
                         .unwrap();
                     if round % 4 == 0 {
                         store
-                            .replace(row.id, &draft(writer, "changed"), &NoFence, soon())
+                            .replace(&row.id, &draft(writer, "changed"), &NoFence, soon())
                             .unwrap()
                             .unwrap();
                     }
                     if round % 5 == 0 {
-                        assert!(store.delete(row.id, &NoFence, soon()).unwrap());
+                        assert!(store.delete(&row.id, &NoFence, soon()).unwrap());
                     }
                 }
             });
             scope.spawn(move || {
                 for _ in 0..ROUNDS {
                     let rows = &store.shoes(&[writer, -1], soon()).unwrap()[0];
-                    assert!(rows.is_sorted_by_key(|row| row.id));
+                    assert!(rows.is_sorted_by(|one, next| one.id < next.id));
                 }
             });
         }
@@ -241,7 +266,7 @@ fn many_writers_and_readers_at_once(fixture: &Fixture) {
             .iter()
             .all(|rows| rows.len() as i32 == ROUNDS * 4 / 5)
     );
-    let distinct: BTreeSet<i32> = answers.iter().flatten().map(|row| row.id).collect();
+    let distinct: BTreeSet<&RowId> = answers.iter().flatten().map(|row| &row.id).collect();
     assert_eq!(
         distinct.len() as i32,
         WRITERS * ROUNDS * 4 / 5,
@@ -290,7 +315,7 @@ fn rows_made_by_others_may_belong_to_no_shoe(fixture: &Fixture) {
     }
     let row = fixture
         .store
-        .rows(&[1], soon())
+        .rows(&[1.into()], soon())
         .unwrap()
         .remove(0)
         .expect("the row");
@@ -301,7 +326,7 @@ fn rows_made_by_others_may_belong_to_no_shoe(fixture: &Fixture) {
     let fence = Watch::new(|_| ());
     fixture
         .store
-        .replace(1, &bare(8), &fence, soon())
+        .replace(&1.into(), &bare(8), &fence, soon())
         .unwrap()
         .expect("the row");
     assert_eq!(fence.raised(), [vec![8]], "no shoe is no key");
@@ -316,7 +341,7 @@ fn a_writer_waits_for_another_one_no_longer_than_its_deadline(fixture: &Fixture)
     other.ping(soon()).unwrap();
     let fence = Watch::new(|_: &[i32]| {
         let begun = Instant::now();
-        let refused = other.replace(row.id, &bare(2), &NoFence, within(400));
+        let refused = other.replace(&row.id, &bare(2), &NoFence, within(400));
         let waited = begun.elapsed();
         assert!(
             matches!(refused, Err(StoreError::TimedOut | StoreError::Refused(_))),
@@ -325,11 +350,11 @@ fn a_writer_waits_for_another_one_no_longer_than_its_deadline(fixture: &Fixture)
         assert!((300..1500).contains(&waited.as_millis()), "{waited:?}");
     });
     store
-        .replace(row.id, &bare(3), &fence, soon())
+        .replace(&row.id, &bare(3), &fence, soon())
         .unwrap()
         .expect("the row");
     other
-        .replace(row.id, &bare(4), &NoFence, soon())
+        .replace(&row.id, &bare(4), &NoFence, soon())
         .unwrap()
         .expect("the row");
 }
@@ -345,11 +370,11 @@ fn changes_made_together_have_each_their_own_outcome(fixture: &Fixture) {
         &[
             Change::Insert(bare(4)),
             Change::Insert(wrong.clone()),
-            Change::Delete(gone.id),
-            Change::Replace(kept.id, bare(5)),
-            Change::Delete(gone.id),
-            Change::Replace(kept.id, wrong),
-            Change::Replace(i32::MAX, bare(6)),
+            Change::Delete(gone.id.clone()),
+            Change::Replace(kept.id.clone(), bare(5)),
+            Change::Delete(gone.id.clone()),
+            Change::Replace(kept.id.clone(), wrong),
+            Change::Replace(fixture.absent(), bare(6)),
             Change::Insert(draft(4, "last")),
         ],
         &fence,
@@ -443,7 +468,7 @@ fn of_a_shoe_with_too_many_rows_there_is_one_too_many(fixture: &Fixture) {
     assert_eq!(shape, [3, most, most, most, MAX_ROWS, 0, 2]);
     for (shoe, rows) in shoes.iter().zip(&answers) {
         assert!(rows.iter().all(|row| row.shoe_id == Some(*shoe)));
-        assert!(rows.is_sorted_by_key(|row| row.id));
+        assert!(rows.is_sorted_by(|one, next| one.id < next.id));
         assert_eq!(store.shoes(&[*shoe], soon()).unwrap()[0], *rows);
     }
 }

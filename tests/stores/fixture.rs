@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::store::{
-    Deadline, Draft, Fence, Media, PoolOptions, Store, StoreError, open, schema,
+    Deadline, Draft, Fence, IdKind, Media, PoolOptions, RowId, Store, StoreError, TextId, open,
+    schema,
 };
 
 use super::server::Server;
@@ -40,6 +41,14 @@ impl Fixture {
             url,
             store,
             _folder: None,
+        }
+    }
+
+    /// An id that the store could have given, and has not.
+    pub fn absent(&self) -> RowId {
+        match self.store.ids() {
+            IdKind::Number => i32::MAX.into(),
+            IdKind::Text => TextId::parse("absent").expect("an id").into(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Migrations: idempotent, safe when several run at once, and precise about a table of another shape.
 
+use std::slice;
+
 use canvas_cluster::store::schema::{Migrated, migrate};
 use canvas_cluster::store::url::DatabaseUrl;
 use canvas_cluster::store::{NoFence, PoolOptions, StoreError, open};
@@ -139,7 +141,8 @@ fn more_columns_in_another_order_will_do() {
         );
         let store = open(url, PoolOptions::default()).unwrap();
         let row = store.insert(&draft(7, "x"), &NoFence, soon()).unwrap();
-        assert_eq!(store.rows(&[row.id], soon()).unwrap(), [Some(row)]);
+        let read = store.rows(slice::from_ref(&row.id), soon());
+        assert_eq!(read.unwrap(), [Some(row)]);
         let seeded =
             canvas_cluster::seed::run(url, 10, canvas_cluster::seed::Mode::Append, 1, |_| ())
                 .unwrap();

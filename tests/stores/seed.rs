@@ -60,7 +60,8 @@ fn a_hundred_thousand_shoes_are_all_there_and_numbers_go_on(fixture: &Fixture) {
     }
     let next = store.insert(&bare(1), &NoFence, soon()).unwrap();
     assert_eq!(
-        next.id, 100_001,
+        next.id,
+        100_001.into(),
         "the sequence goes on after the seeded rows"
     );
     // Nothing to migrate: the index is back.
@@ -90,9 +91,10 @@ fn a_table_with_rows_is_refused_unless_told_otherwise(fixture: &Fixture) {
     quietly(&fixture.url, 5, Mode::Truncate).unwrap();
     let rows = store.shoes(&[1, 5, 6, 500], soon()).unwrap();
     assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 0, 0]);
-    assert_eq!(rows[0][0].id, 1);
+    assert_eq!(rows[0][0].id, 1.into());
     assert_eq!(quietly(&fixture.url, 0, Mode::Append).unwrap().rows, 0);
-    assert_eq!(store.insert(&bare(1), &NoFence, soon()).unwrap().id, 6);
+    let next = store.insert(&bare(1), &NoFence, soon()).unwrap();
+    assert_eq!(next.id, 6.into());
 }
 
 fn numbers_that_pass_32_bits_are_refused(fixture: &Fixture) {

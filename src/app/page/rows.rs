@@ -99,7 +99,7 @@ mod tests {
 
     fn row(media: &[(usize, &str)]) -> ShoeImages {
         let mut row = ShoeImages {
-            id: 1,
+            id: 1.into(),
             shoe_id: Some(7),
             media: Media::default(),
         };

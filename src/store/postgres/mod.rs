@@ -37,8 +37,8 @@ use self::session::CallError;
 use self::statements::Statements;
 use super::url::PostgresUrl;
 use super::{
-    Change, Changed, Deadline, Draft, Fence, Grouping, Media, PoolOptions, Position,
-    ReplicaOptions, Room, ShoeImages, Store, StoreError, batch, tls,
+    Change, Changed, Deadline, Draft, Fence, Grouping, IdKind, Media, PoolOptions, Position,
+    ReplicaOptions, Room, RowId, ShoeImages, Store, StoreError, batch, tls,
 };
 
 #[cfg(test)]
@@ -367,6 +367,10 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn ids(&self) -> IdKind {
+        IdKind::Number
+    }
+
     fn has_replicas(&self) -> bool {
         self.replicas.is_some()
     }
@@ -387,11 +391,15 @@ impl Store for PostgresStore {
         self.images_of(Freshness::Now, shoe_ids, deadline)
     }
 
-    fn rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
+    fn rows(
+        &self,
+        ids: &[RowId],
+        deadline: Deadline,
+    ) -> Result<Vec<Option<ShoeImages>>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = batch::distinct(ids);
+        let keys = batch::distinct_numbers(ids);
         let read = async |client: &Client, statements: &mut Statements| {
             let statement = statements
                 .get(client, SELECT_ROWS, &[Type::INT4_ARRAY])
@@ -415,12 +423,15 @@ impl Store for PostgresStore {
 
     fn replace(
         &self,
-        id: i32,
+        id: &RowId,
         draft: &Draft,
         fence: &dyn Fence,
         deadline: Deadline,
     ) -> Result<Option<ShoeImages>, StoreError> {
         draft.check()?;
+        let Some(id) = id.number() else {
+            return Ok(None);
+        };
         self.write(deadline, fence, async |client, statements| {
             let select = statements
                 .get(client, SELECT_SHOE_OF_ROW, &[Type::INT4])
@@ -454,7 +465,15 @@ impl Store for PostgresStore {
         })
     }
 
-    fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError> {
+    fn delete(
+        &self,
+        id: &RowId,
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Result<bool, StoreError> {
+        let Some(id) = id.number() else {
+            return Ok(false);
+        };
         let deleted = self.write(deadline, fence, async |client, statements| {
             let statement = statements.get(client, DELETE, &[Type::INT4]).await?;
             let Some(row) = statement.query_opt(client, &[&id]).await? else {
@@ -586,7 +605,7 @@ fn image(row: &Row) -> Result<ShoeImages, postgres::Error> {
         *text = row.try_get(i + 2)?;
     }
     Ok(ShoeImages {
-        id: row.try_get(0)?,
+        id: RowId::Number(row.try_get(0)?),
         shoe_id: row.try_get(1)?,
         media,
     })

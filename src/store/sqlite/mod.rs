@@ -32,8 +32,8 @@ pub(crate) use self::file::{create_folder, create_private};
 
 use super::pool::{self, Gate};
 use super::{
-    Change, Changed, Deadline, Draft, Fence, Grouping, PoolOptions, ShoeImages, Store, StoreError,
-    batch,
+    Change, Changed, Deadline, Draft, Fence, Grouping, IdKind, PoolOptions, RowId, ShoeImages,
+    Store, StoreError, batch,
 };
 
 /// How long a connection that is being set up waits for others to let go of the file.
@@ -195,10 +195,13 @@ impl SqliteStore {
     fn replace_within(
         &self,
         connection: &Connection,
-        id: i32,
+        id: &RowId,
         draft: &Draft,
     ) -> Result<Option<(ShoeImages, Vec<i32>)>, StoreError> {
         let work = || {
+            let Some(id) = id.number() else {
+                return Ok(None);
+            };
             let Some(old) = shoe_of_row(connection, id)? else {
                 return Ok(None);
             };
@@ -225,9 +228,12 @@ impl SqliteStore {
     fn delete_within(
         &self,
         connection: &Connection,
-        id: i32,
+        id: &RowId,
     ) -> Result<Option<((), Vec<i32>)>, StoreError> {
         let work = || {
+            let Some(id) = id.number() else {
+                return Ok(None);
+            };
             let Some(old) = shoe_of_row(connection, id)? else {
                 return Ok(None);
             };
@@ -255,18 +261,17 @@ impl SqliteStore {
                 Ok((Changed::Inserted(row), shoe_ids))
             }),
             Change::Replace(id, draft) => draft.check().and_then(|()| {
-                Ok(match self.replace_within(connection, *id, draft)? {
+                Ok(match self.replace_within(connection, id, draft)? {
                     Some((row, shoe_ids)) => (Changed::Replaced(Some(row)), shoe_ids),
                     None => (Changed::Replaced(None), Vec::new()),
                 })
             }),
-            Change::Delete(id) => {
-                self.delete_within(connection, *id)
-                    .map(|deleted| match deleted {
-                        Some(((), shoe_ids)) => (Changed::Deleted(true), shoe_ids),
-                        None => (Changed::Deleted(false), Vec::new()),
-                    })
-            }
+            Change::Delete(id) => self
+                .delete_within(connection, id)
+                .map(|deleted| match deleted {
+                    Some(((), shoe_ids)) => (Changed::Deleted(true), shoe_ids),
+                    None => (Changed::Deleted(false), Vec::new()),
+                }),
         };
         if made.is_err() && !connection.is_autocommit() {
             explained("ROLLBACK TO one")?;
@@ -315,6 +320,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn ids(&self) -> IdKind {
+        IdKind::Number
+    }
+
     fn shoes(
         &self,
         shoe_ids: &[i32],
@@ -334,12 +343,20 @@ impl Store for SqliteStore {
         ))
     }
 
-    fn rows(&self, ids: &[i32], deadline: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
+    fn rows(
+        &self,
+        ids: &[RowId],
+        deadline: Deadline,
+    ) -> Result<Vec<Option<ShoeImages>>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let connection = self.checkout(deadline)?;
-        let rows = select(&connection, SELECT_ROWS, [array(&batch::distinct(ids))]);
+        let rows = select(
+            &connection,
+            SELECT_ROWS,
+            [array(&batch::distinct_numbers(ids))],
+        );
         Ok(batch::by_id(
             ids,
             rows.map_err(|error| self.explain(&error))?,
@@ -361,7 +378,7 @@ impl Store for SqliteStore {
 
     fn replace(
         &self,
-        id: i32,
+        id: &RowId,
         draft: &Draft,
         fence: &dyn Fence,
         deadline: Deadline,
@@ -372,7 +389,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn delete(&self, id: i32, fence: &dyn Fence, deadline: Deadline) -> Result<bool, StoreError> {
+    fn delete(
+        &self,
+        id: &RowId,
+        fence: &dyn Fence,
+        deadline: Deadline,
+    ) -> Result<bool, StoreError> {
         let deleted = self.write(deadline, fence, |transaction| {
             self.delete_within(transaction, id)
         })?;
@@ -515,7 +537,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<ShoeImages> {
         *text = row.get(i + 2)?;
     }
     Ok(ShoeImages {
-        id: row.get(0)?,
+        id: RowId::Number(row.get(0)?),
         shoe_id: row.get(1)?,
         media,
     })
@@ -531,7 +553,7 @@ fn shoe_of_row(connection: &Connection, id: i32) -> rusqlite::Result<Option<Opti
 
 fn stored(id: i32, draft: &Draft) -> ShoeImages {
     ShoeImages {
-        id,
+        id: id.into(),
         shoe_id: Some(draft.shoe_id),
         media: draft.media.clone(),
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::scoreboard::Scoreboard;
-use crate::store::{Changed, Draft, Grouping, Room, ShoeImages};
+use crate::store::{Changed, Draft, Grouping, IdKind, Room, RowId, ShoeImages};
 use crate::sys;
 
 /// A store whose every call hangs until the test lets it go, as on a disk that does not answer.
@@ -21,10 +21,13 @@ impl Hung {
 }
 
 impl Store for Hung {
+    fn ids(&self) -> IdKind {
+        IdKind::Number
+    }
     fn shoes(&self, _: &[i32], _: Deadline) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
         self.hang()
     }
-    fn rows(&self, _: &[i32], _: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
+    fn rows(&self, _: &[RowId], _: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
         self.hang()
     }
     fn insert(&self, _: &Draft, _: &dyn Fence, _: Deadline) -> Result<ShoeImages, StoreError> {
@@ -32,14 +35,14 @@ impl Store for Hung {
     }
     fn replace(
         &self,
-        _: i32,
+        _: &RowId,
         _: &Draft,
         _: &dyn Fence,
         _: Deadline,
     ) -> Result<Option<ShoeImages>, StoreError> {
         self.hang()
     }
-    fn delete(&self, _: i32, _: &dyn Fence, _: Deadline) -> Result<bool, StoreError> {
+    fn delete(&self, _: &RowId, _: &dyn Fence, _: Deadline) -> Result<bool, StoreError> {
         self.hang()
     }
     fn ping(&self, _: Deadline) -> Result<(), StoreError> {
@@ -89,11 +92,11 @@ fn a_request_is_answered_in_time_although_its_lane_is_stuck() {
         let lanes = lanes.clone();
         on_coroutine(move || match write {
             true => lanes
-                .ask_change(Change::Delete(7), None)
+                .ask_change(Change::Delete(7.into()), None)
                 .and_then(Pending::wait)
                 .map(drop),
             false => lanes
-                .ask(7, Queues::push_row)
+                .ask(7.into(), Queues::push_row)
                 .and_then(Pending::wait)
                 .map(drop),
         })
@@ -148,25 +151,29 @@ impl Scripted {
 }
 
 impl Store for Scripted {
+    fn ids(&self) -> IdKind {
+        IdKind::Number
+    }
     fn shoes(&self, ids: &[i32], _: Deadline) -> Result<Vec<Vec<ShoeImages>>, StoreError> {
         self.answer(ids, vec![Vec::new(); ids.len()])
     }
-    fn rows(&self, ids: &[i32], _: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
-        self.answer(ids, vec![None; ids.len()])
+    fn rows(&self, ids: &[RowId], _: Deadline) -> Result<Vec<Option<ShoeImages>>, StoreError> {
+        let numbers: Vec<i32> = ids.iter().filter_map(RowId::number).collect();
+        self.answer(&numbers, vec![None; ids.len()])
     }
     fn insert(&self, _: &Draft, _: &dyn Fence, _: Deadline) -> Result<ShoeImages, StoreError> {
         Err(StoreError::Failed("never asked for".to_owned()))
     }
     fn replace(
         &self,
-        _: i32,
+        _: &RowId,
         _: &Draft,
         _: &dyn Fence,
         _: Deadline,
     ) -> Result<Option<ShoeImages>, StoreError> {
         Err(StoreError::Failed("never asked for".to_owned()))
     }
-    fn delete(&self, _: i32, _: &dyn Fence, _: Deadline) -> Result<bool, StoreError> {
+    fn delete(&self, _: &RowId, _: &dyn Fence, _: Deadline) -> Result<bool, StoreError> {
         Err(StoreError::Failed("never asked for".to_owned()))
     }
     fn change(
@@ -178,7 +185,7 @@ impl Store for Scripted {
         let ids: Vec<i32> = changes
             .iter()
             .map(|change| match change {
-                Change::Delete(id) | Change::Replace(id, _) => *id,
+                Change::Delete(id) | Change::Replace(id, _) => id.number().expect("a number"),
                 Change::Insert(_) => 0,
             })
             .collect();
@@ -227,7 +234,11 @@ fn until(condition: impl Fn() -> bool) {
 
 fn row_of(lanes: &Arc<Lanes>, id: i32) -> mpsc::Receiver<Result<Option<Bytes>, Failure>> {
     let lanes = lanes.clone();
-    on_coroutine(move || lanes.ask(id, Queues::push_row).and_then(Pending::wait))
+    on_coroutine(move || {
+        lanes
+            .ask(id.into(), Queues::push_row)
+            .and_then(Pending::wait)
+    })
 }
 
 #[test]
@@ -290,11 +301,11 @@ fn changes_that_wait_are_made_together_each_with_its_outcome() {
     let (let_go, gate) = mpsc::channel();
     *lock(&store.gate) = Some(gate);
     let lanes = start(store.clone(), 1, PATIENCE);
-    let delete = |id| {
+    let delete = |id: i32| {
         let lanes = lanes.clone();
         on_coroutine(move || {
             lanes
-                .ask_change(Change::Delete(id), None)
+                .ask_change(Change::Delete(id.into()), None)
                 .and_then(Pending::wait)
                 .map(|changed| changed == Changed::Deleted(true))
         })
@@ -384,11 +395,11 @@ fn writes_that_hang_leave_a_lane_for_reads() {
     until(|| busy(&lanes) == 0);
     let (let_go, gate) = mpsc::channel();
     *lock(&store.writes) = Some(gate);
-    let delete = |id| {
+    let delete = |id: i32| {
         let lanes = lanes.clone();
         on_coroutine(move || {
             lanes
-                .ask_change(Change::Delete(id), None)
+                .ask_change(Change::Delete(id.into()), None)
                 .and_then(Pending::wait)
                 .map(|changed| changed == Changed::Deleted(true))
         })
@@ -499,7 +510,7 @@ fn who_is_all_but_late_takes_no_time_from_the_others() {
         let lanes = lanes.clone();
         let (told, queued) = mpsc::channel();
         let answered = on_coroutine(move || {
-            let (job, pending) = Job::new(Change::Delete(id), patience);
+            let (job, pending) = Job::new(Change::Delete(id.into()), patience);
             lock(&lanes.queues).push_write(job).expect("room");
             told.send(()).expect("the test listens");
             pending.wait()

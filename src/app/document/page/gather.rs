@@ -88,7 +88,7 @@ impl<'d> Reader<'d> {
             about: operation.description.as_deref().map(text),
             secured: !operation.security.is_empty(),
             command: command(method, path, operation, &parameters),
-            parameters: parameters.into_iter().map(field).collect(),
+            parameters: parameters.into_iter().map(|it| self.field(it)).collect(),
             body: operation.request_body.as_ref().map(|body| Body {
                 about: text(&body.description),
                 contents: self.contents(&body.content),
@@ -256,8 +256,25 @@ impl<'d> Reader<'d> {
         members
     }
 
+    fn field(self, parameter: &'d Parameter) -> Field<'d> {
+        let plain = self.plain(&parameter.schema);
+        Field {
+            name: &parameter.name,
+            place: &parameter.place,
+            required: parameter.required,
+            takes: plain.map_or_else(String::new, |plain| self.takes(plain)),
+            about: text(&parameter.description),
+            example: parameter.example.plain(),
+        }
+    }
+
     /// What a value must be, in words.
     fn takes(self, plain: &'d Plain) -> String {
+        let choices = plain.one_of.iter().filter_map(|choice| self.plain(choice));
+        let choices: Vec<String> = choices.map(|choice| self.takes(choice)).collect();
+        if !choices.is_empty() {
+            return choices.join("; or ");
+        }
         if let Some(constant) = &plain.constant {
             return format!("always {}", constant.plain());
         }
@@ -297,25 +314,6 @@ impl<'d> Reader<'d> {
             })
         });
         headers.collect()
-    }
-}
-
-fn field(parameter: &Parameter) -> Field<'_> {
-    let takes = match &parameter.schema {
-        Schema::Plain(plain) => match (&plain.kind, plain.minimum, plain.maximum) {
-            (Some(Types::One(kind)), Some(from), Some(to)) => format!("{kind}, {from} to {to}"),
-            (Some(Types::One(kind)), ..) => kind.clone(),
-            _ => String::new(),
-        },
-        _ => String::new(),
-    };
-    Field {
-        name: &parameter.name,
-        place: &parameter.place,
-        required: parameter.required,
-        takes,
-        about: text(&parameter.description),
-        example: parameter.example.plain(),
     }
 }
 
