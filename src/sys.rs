@@ -308,6 +308,51 @@ pub fn filter_system_calls(program: &[nix::libc::sock_filter]) -> io::Result<()>
     }
 }
 
+/// Tells the scheduler that this thread is in no hurry: it gets its part of the processor in long turns (100 ms, the longest), so that
+/// any thread with something short to do goes first as soon as it wakes up (sched(7), sched_setattr(2): `sched_runtime` of
+/// SCHED_OTHER, since Linux 6.12; an older kernel takes no notice). Under another policy nothing changes. Threads and processes that it starts are as any other.
+///
+/// # Errors
+/// `EPERM`, `ENOSYS`: a filter of system calls forbids it.
+pub fn be_in_no_hurry() -> io::Result<()> {
+    /// The first version of what the kernel reads.
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    // SAFETY: touches no memory; the answer is a number.
+    let policy = unsafe { nix::libc::sched_getscheduler(0) };
+    if policy != nix::libc::SCHED_OTHER {
+        return Ok(());
+    }
+    // SAFETY: touches no memory; the answer is a number, and -1 a nice value that would only be kept.
+    let nice = unsafe { nix::libc::getpriority(nix::libc::PRIO_PROCESS, 0) };
+    let attributes = Attributes {
+        size: size_of::<Attributes>() as u32,
+        policy: policy as u32,
+        flags: nix::libc::SCHED_FLAG_RESET_ON_FORK as u64,
+        nice,
+        priority: 0,
+        runtime: 100_000_000,
+        deadline: 0,
+        period: 0,
+    };
+    // SAFETY: the kernel reads `size` bytes of a structure that lives as long as the call, and writes nowhere.
+    let set =
+        unsafe { nix::libc::syscall(nix::libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Gives the pages that the allocator has free back to the kernel (malloc_trim(3)); false when there were none. Takes
 /// milliseconds for a heap of 100 MiB, while other threads wait for memory. Other C libraries than glibc do it unasked
 /// or not at all.

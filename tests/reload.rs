@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::control::status;
 use crate::support::http::{Client, Request, Trouble};
 use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
@@ -127,6 +128,30 @@ fn a_broken_configuration_leaves_the_workers_alone() {
     // Mended, it is taken.
     configure(backend.dir.path(), "workers = 3\n");
     server.reload(3);
+}
+
+/// Between two steps of a reload nothing is started, for whoever starts takes processor time from those who serve. What comes
+/// meanwhile is not kept waiting by it: here the end of the server.
+#[test]
+fn a_reload_pauses_between_two_workers() {
+    let backend = Backend::sqlite();
+    let server = backend
+        .canvas()
+        .workers(3)
+        .args(["--roll-pause", "10m"])
+        .start();
+    let before = server.workers();
+    server.signal(Signal::SIGHUP);
+    wait_until(PATIENCE, "the first worker to be replaced", || {
+        let now = server.workers();
+        now.len() == 3 && now.difference(&before).count() == 1
+    });
+    let (now, answering) = (server.workers(), server.answering_workers());
+    assert_eq!(answering, now, "those of before serve beside the new one");
+    let status = status(&backend);
+    assert_eq!(status["generation"], 2, "{status}");
+    assert_eq!(server.workers(), now, "nobody has followed");
+    server.stop();
 }
 
 /// The sockets for the slots that the reload wanted once took their share of the connections, although no worker would

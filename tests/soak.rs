@@ -191,8 +191,7 @@ fn changes_in_any_order_lose_nothing() {
 type Change<'a> = &'a dyn Fn(&Server);
 
 /// What a bystander waits for its answers while workers are replaced, beside what it waits when nothing happens: quiet and loud
-/// phases take turns, so that both meet the same machine. What it waits for a CPU, which new workers take at their start, does
-/// not count.
+/// phases take turns, so that both meet the same machine. Reloads pause as they do by default.
 #[test]
 fn changes_keep_nobody_waiting() {
     /// Two seconds' worth.
@@ -201,12 +200,16 @@ fn changes_keep_nobody_waiting() {
     const APART: usize = 50;
     const FACTOR: u32 = 3;
     /// Below this the kernel's scheduler decides, and a factor tells nothing.
-    const FLOOR: Duration = Duration::from_millis(10);
+    const FLOOR: Duration = Duration::from_millis(5);
     /// The neighbours of a shared machine may spoil so many rounds but one.
     const ROUNDS: usize = 6;
     let _machine = alone();
     let backend = Backend::sqlite();
-    let server = backend.serve(2);
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--roll-pause", "500ms"])
+        .start();
     create(&server, 7, &[("img1", "a")]);
     let replace = |server: &Server, which: Signal, count: usize| {
         let before = server.workers();

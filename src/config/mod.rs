@@ -95,6 +95,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// From being told to stop until stopping, at most `drain_timeout`.
     pub drain_delay: Duration,
+    /// How long a worker that a reload has started serves before the next one is replaced.
+    pub roll_pause: Duration,
     /// Time for a new worker to become ready.
     pub boot_timeout: Duration,
     /// Time a worker's loop may stand still.

@@ -117,6 +117,7 @@ pub(super) fn resolve(
         request_timeout: values.request_timeout,
         drain_timeout: values.drain_timeout,
         drain_delay: values.drain_delay,
+        roll_pause: values.roll_pause,
         boot_timeout: values.boot_timeout,
         hang_timeout: values.hang_timeout,
         max_requests: values.max_requests,

@@ -226,6 +226,17 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "roll_pause",
+        value_name: "TIME",
+        default: Preset::Value("500ms"),
+        group: Group::Process,
+        help: "Time that the workers which a change of all has started serve before it starts the next ones, a tenth of them at a time; 0 to hurry",
+        kind: Kind::Time {
+            range: Duration::ZERO..=TEN_MINUTES,
+            field: |v| &mut v.roll_pause,
+        },
+    },
+    Setting {
         key: "hang_timeout",
         value_name: "TIME",
         default: Preset::Value("10s"),

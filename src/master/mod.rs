@@ -244,6 +244,7 @@ fn patience(config: &Config) -> Patience {
         boot: config.boot_timeout,
         drain: config.drain_timeout,
         delay: config.drain_delay,
+        pause: config.roll_pause,
     }
 }
 

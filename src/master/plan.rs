@@ -116,6 +116,8 @@ pub struct Patience {
     pub drain: Duration,
     /// From being told to stop until stopping: the time that balancers have to notice. Zero for none.
     pub delay: Duration,
+    /// How long the workers that a reload has started serve before it starts the next ones.
+    pub pause: Duration,
 }
 
 /// A reload that is under way.
@@ -126,6 +128,8 @@ struct Roll {
     step: Step,
     /// Workers in a row that did not get ready, in whatever slots.
     failures: u32,
+    /// Until then no other slot follows, for one has only just done so.
+    pauses_until: Option<Instant>,
 }
 
 impl Roll {
@@ -134,6 +138,7 @@ impl Roll {
             slots,
             step,
             failures: 0,
+            pauses_until: None,
         }
     }
 
@@ -333,7 +338,12 @@ impl Plan {
             State::Ready { .. } => None,
         });
         let retries = self.slots.iter().filter_map(|slot| slot.retry_at);
-        deadlines.chain(retries).chain(self.stop_at).min()
+        let pause = self.roll.and_then(|roll| roll.pauses_until);
+        deadlines
+            .chain(retries)
+            .chain(self.stop_at)
+            .chain(pause)
+            .min()
     }
 
     fn workers(&self) -> impl Iterator<Item = &Worker> {
@@ -387,6 +397,11 @@ impl Plan {
                     self.generation = self.newest;
                     actions.push(Action::Adopt);
                 }
+                // What is taken back is not wanted anywhere any more.
+                roll.pauses_until = match roll.step {
+                    Step::Rest { .. } => Some(now + self.patience.pause),
+                    Step::Canary | Step::Back { .. } => None,
+                };
             }
         }
     }

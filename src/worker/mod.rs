@@ -79,6 +79,7 @@ use crate::scoreboard::{Row, Scoreboard};
 use crate::seed::{Demo, create_demo};
 use crate::store::url::{DatabaseUrl, PostgresUrl};
 use crate::store::{self, PoolOptions, ReplicaOptions, Store};
+use crate::sys;
 
 /// The exit code of a worker that could not start or go on.
 pub const EXIT_FAILED: i32 = 111;
@@ -237,6 +238,10 @@ pub fn run(assignment: Assignment<'_>) -> i32 {
     log_panics(slot);
     if let Err(error) = last_words::prepare(slot) {
         log::warn!("worker {slot}: will leave no backtrace when it is aborted: {error}");
+    }
+    // While it starts, those who serve go first on its processor; and later it only waits for orders. Before the filter.
+    if let Err(error) = sys::be_in_no_hurry() {
+        log::debug!("worker {slot}: may keep others waiting while it starts: {error}");
     }
     privileges::hand_over_access_log(assignment.config);
     // Before there is a second thread: capabilities are each thread's own.

@@ -89,6 +89,8 @@ impl Backend {
         let canvas = Canvas::new(self.dir.path())
             .env("CANVAS_DATABASE_URL", &self.database_url)
             .env("CANVAS_REQUEST_TIMEOUT", "15s")
+            // There are hundreds of reloads in these tests, and steps that follow at once meet each other more often.
+            .env("CANVAS_ROLL_PAUSE", "0s")
             .env("CANVAS_DATABASE_POOLER", self.pooled.to_string());
         match &self.redis_url {
             Some(url) => canvas.env("CANVAS_REDIS_URL", url),

@@ -101,7 +101,10 @@ impl Plan {
             }
             return;
         }
-        let mut room = self.room_for_successors(slots);
+        let mut room = match self.roll_pauses(now) {
+            true => 0,
+            false => self.room_for_successors(slots),
+        };
         let mut done = true;
         for index in 0..slots {
             let slot = &self.slots[index];
@@ -160,6 +163,15 @@ impl Plan {
                 self.start_successor(index, false, now, actions);
             }
         }
+    }
+
+    /// Whether the reload waits before it goes on with the next slots.
+    fn roll_pauses(&mut self, now: Instant) -> bool {
+        let Some(roll) = &mut self.roll else {
+            return false;
+        };
+        roll.pauses_until.take_if(|until| *until <= now);
+        roll.pauses_until.is_some()
     }
 
     /// How many more slots may be replaced now.

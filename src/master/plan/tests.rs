@@ -13,6 +13,13 @@ const PATIENCE: Patience = Patience {
     boot: Duration::from_secs(10),
     drain: Duration::from_secs(30),
     delay: Duration::ZERO,
+    pause: Duration::from_millis(500),
+};
+
+/// Where a test is about something else, reloads don't pause.
+const HASTY: Patience = Patience {
+    pause: Duration::ZERO,
+    ..PATIENCE
 };
 
 /// A plan, its clock, and what an obedient world would do.
@@ -26,7 +33,7 @@ struct World {
 impl World {
     fn start(slots: usize) -> Self {
         let mut world = World {
-            plan: Plan::new(slots, PATIENCE),
+            plan: Plan::new(slots, HASTY),
             now: Instant::now(),
             alive: Vec::new(),
             log: Vec::new(),
@@ -380,7 +387,7 @@ fn delaying() -> World {
     let mut world = World::running(2);
     world.plan.set_patience(Patience {
         delay: DELAY,
-        ..PATIENCE
+        ..HASTY
     });
     let told = world.feed(Event::Stop);
     let all = [1, 2].map(|worker| Action::Unready(WorkerId(worker)));
@@ -433,7 +440,7 @@ fn a_reload_goes_on_while_a_stop_is_delayed_and_ends_with_it() {
     let mut world = World::running(2);
     world.plan.set_patience(Patience {
         delay: DELAY,
-        ..PATIENCE
+        ..HASTY
     });
     world.feed(Event::Reload { slots: 2 });
     let told = world.feed(Event::Stop);
@@ -456,7 +463,7 @@ fn a_server_that_has_never_served_stops_without_delay() {
     let mut world = World::start(1);
     world.plan.set_patience(Patience {
         delay: DELAY,
-        ..PATIENCE
+        ..HASTY
     });
     assert_eq!(
         world.feed(Event::Stop),
@@ -570,6 +577,53 @@ fn a_reload_replaces_a_tenth_of_the_slots_at_a_time() {
 }
 
 /// Its workers die in their boots, one after another, for a day.
+#[test]
+fn a_reload_pauses_after_each_step_and_not_after_the_last() {
+    let mut world = World::running(3);
+    world.plan.set_patience(PATIENCE);
+    let actions = world.feed(Event::Reload { slots: 3 });
+    let (mut worker, mut slot, _) = spawned(&actions)[0];
+    for next in 1..3 {
+        let ready = world.now;
+        assert_eq!(spawned(&world.feed(Event::Ready(worker))), []);
+        world.now += PATIENCE.pause - Duration::from_millis(1);
+        assert_eq!(spawned(&world.feed(Event::Tick)), []);
+        assert_eq!(world.plan.next_due(), Some(ready + PATIENCE.pause));
+        assert!(world.plan.is_rolling());
+        world.now += Duration::from_millis(1);
+        let actions = world.feed(Event::Tick);
+        assert_eq!(spawned(&actions).len(), 1, "{actions:?}");
+        (worker, slot, _) = spawned(&actions)[0];
+        assert_eq!(slot, next);
+        // What has no end yet is waited for by its own deadline.
+        assert_eq!(world.plan.next_due(), Some(world.now + PATIENCE.boot));
+    }
+    assert_eq!(slot, 2);
+    assert!(world.feed(Event::Ready(worker)).contains(&Action::Reloaded));
+}
+
+#[test]
+fn a_slot_whose_worker_dies_while_a_reload_pauses_is_filled_at_once() {
+    let mut world = World::running(3);
+    world.plan.set_patience(PATIENCE);
+    let actions = world.feed(Event::Reload { slots: 3 });
+    let (worker, ..) = spawned(&actions)[0];
+    let before = world.alive.clone();
+    world.feed(Event::Ready(worker));
+    // The last of the first three serves the last slot.
+    let filled = spawned(&world.die(before[2]));
+    assert_eq!(filled.len(), 1);
+    assert_eq!((filled[0].1, filled[0].2), (2, false));
+    world.feed(Event::Ready(filled[0].0));
+    // Only the slot between is left.
+    world.now += PATIENCE.pause;
+    let next = spawned(&world.feed(Event::Tick));
+    assert_eq!(next.len(), 1);
+    assert_eq!(next[0].1, 1);
+    let actions = world.feed(Event::Ready(next[0].0));
+    assert!(actions.contains(&Action::Reloaded), "{actions:?}");
+}
+
 #[test]
 fn a_slot_whose_workers_never_get_ready_is_tried_for_ever_and_told_once() {
     let mut watched = Watched::start(3).expect("a good start");
@@ -786,7 +840,7 @@ fn a_degraded_slot_that_goes_and_comes_back_is_a_new_one() {
     assert_eq!(world.plan.degraded().collect::<Vec<_>>(), [1]);
     // The next image of the program knows it too.
     let standing = world.plan.standing().expect("nobody is being replaced");
-    let adopted = Plan::adopt(&standing, PATIENCE, world.now);
+    let adopted = Plan::adopt(&standing, HASTY, world.now);
     assert_eq!(adopted.degraded().collect::<Vec<_>>(), [1]);
     for slots in [1, 2] {
         world.feed(Event::Reload { slots });

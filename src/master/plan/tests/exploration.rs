@@ -63,6 +63,7 @@ fn key(watched: &Watched) -> Vec<u64> {
     };
     let mut moments: Vec<Instant> = plan.workers().filter_map(healthy_at).collect();
     moments.extend(plan.slots.iter().filter_map(|slot| slot.retry_at));
+    moments.extend(plan.roll.and_then(|roll| roll.pauses_until));
     moments.push(watched.now);
     moments.sort_unstable();
     moments.dedup();
@@ -106,7 +107,11 @@ fn key(watched: &Watched) -> Vec<u64> {
             }
         };
         key.extend(step);
-        key.extend([roll.slots as u64, u64::from(roll.failures)]);
+        key.extend([
+            roll.slots as u64,
+            u64::from(roll.failures),
+            rank(roll.pauses_until),
+        ]);
     }
     for slot in &plan.slots {
         key.extend(about(slot.current.as_ref()));
