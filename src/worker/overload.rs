@@ -4,7 +4,7 @@
 //! A bare bound on a queue's length is wrong at both ends: too long for a slow database, where the last in line wait
 //! past their deadline, and too short for a fast one that a burst meets. So the bound follows the *time* that jobs wait,
 //! as CoDel has it (RFC 8289): while the oldest job waits less than a target, or not for long more, everything is let
-//! in. A queue that stands (every look in a whole interval found its oldest job above the target) is more than the
+//! in. A queue that stands (every look for as long as a burst may last found its oldest job above the target) is more than the
 //! database can do. From then on only as much may wait as it does in the target's time; the rest is refused on arrival
 //! and not after a wait, for clients of HTTP don't slow down when one of their requests is dropped.
 
@@ -22,8 +22,11 @@ pub const LONGEST: usize = 4096;
 /// The wait that is no reason to refuse anything.
 const TARGET: Duration = Duration::from_millis(20);
 
-/// For how long the wait must be above the target before anything is refused, and how long nothing must have been
-/// refused before everything is let in again.
+/// For how long the wait must be above the target before anything is refused. CoDel's 100 ms are the time that its senders take to
+/// notice; nobody slows down here, so this only tells a burst from more than goes, and who waits meanwhile is to be answered within 100 ms.
+const BURST: Duration = Duration::from_millis(60);
+
+/// How long nothing must have been refused before everything is let in again.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the rate at which jobs leave is measured anew while some are refused.
@@ -80,7 +83,7 @@ impl Shedder {
         }
         let (since, taken) = *self.standing.get_or_insert((now, 0));
         let stood = now.saturating_duration_since(since);
-        if self.shedding.is_some() || stood < INTERVAL {
+        if self.shedding.is_some() || stood < BURST {
             return 0;
         }
         let shedding = self.shedding.insert(Shedding {
