@@ -29,6 +29,7 @@ pub mod shoes;
 pub mod sockets;
 pub mod vigil;
 pub mod wait;
+pub mod workshop;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
