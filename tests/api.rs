@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::http::{Request, Response};
 use crate::support::shoes::{Id, MEDIA, create, delete, draft, id_of, list_target, post, put, row};
-use crate::support::{Backend, over_both_stores, through_pgbouncer};
+use crate::support::{Backend, over_a_cluster, over_both_stores, through_pgbouncer};
 
 over_both_stores!(
     lists_a_shoes_rows_by_id,
@@ -20,6 +20,16 @@ over_both_stores!(
     takes_the_largest_numbers,
     says_that_it_lives_and_serves,
     serves_many_requests_on_one_connection,
+);
+
+over_a_cluster!(
+    lists_a_shoes_rows_by_id,
+    shows_one_row,
+    stores_a_row_and_says_where,
+    replaces_a_row_whole,
+    moves_a_row_to_another_shoe,
+    deletes_a_row,
+    takes_the_largest_numbers,
 );
 
 through_pgbouncer!(

@@ -32,6 +32,7 @@
 //! - `problems`: what is refused, and how it is said.
 //! - `processes`: master and workers live and die.
 //! - `proxies`: whom a server behind a proxy takes for its client.
+//! - `redis_cluster`: masters of a Redis Cluster give way, fall silent and die, and slots move, under load; TLS and users.
 //! - `redis_sentinel`: the master of Redis dies, falls silent or gives way under load, as Sentinels see to; TLS and users.
 //! - `relief`: a worker that is told to finish by a signal of its own.
 //! - `reload`: SIGHUP, and no client notices.
@@ -87,6 +88,7 @@ mod privileges;
 mod problems;
 mod processes;
 mod proxies;
+mod redis_cluster;
 mod redis_sentinel;
 mod relief;
 mod reload;

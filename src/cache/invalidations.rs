@@ -1,19 +1,23 @@
 //! Hearing of the writes of other hosts: each worker subscribes to a channel of the Redis that they share. While the
 //! subscription stands, every write committed elsewhere kills this host's answers within one message; while it doesn't,
-//! the worker's own cache is passed by, and what it held is not believed afterwards.
+//! the worker's own cache is passed by, and what it held is not believed afterwards. In a cluster it subscribes at every master, and
+//! the subscription stands while all of them do.
 
 use std::sync::Arc;
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use futures_util::StreamExt;
-use redis::{RedisError, Value};
+use futures_util::stream::FuturesUnordered;
+use redis::aio::PubSub;
+use redis::{Msg, RedisError, Value};
 
 use super::l1::Trust;
 use super::link::{EventLoop, describe, is_away};
 use super::servers::Servers;
 use crate::scoreboard::Scoreboard;
+use crate::scoreboard::buckets::{BUCKETS, Buckets};
 use crate::scoreboard::generations::Entry;
 use crate::store::Deadline;
 
@@ -24,7 +28,7 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// How long to leave Redis alone after the subscription broke.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What stands for every shoe in a message.
+/// What stands for every shoe in a message, or with a number behind it for those of one bucket.
 const EVERYTHING: &str = "*";
 
 /// The channel of all clusters that share a prefix.
@@ -49,9 +53,13 @@ pub(super) fn message(scoreboard: &Scoreboard, shoe_ids: &[i32]) -> String {
     text
 }
 
-/// The message after which no answer of before counts.
-pub(super) fn message_of_everything(scoreboard: &Scoreboard) -> String {
-    format!("{:x} {EVERYTHING}", scoreboard.identity())
+/// The message after which no answer of before counts that is in these buckets: all of them, or one.
+pub(super) fn message_of(scoreboard: &Scoreboard, buckets: Buckets) -> String {
+    let mut text = format!("{:x} {EVERYTHING}", scoreboard.identity());
+    if let Some(bucket) = buckets.numbers().next().filter(|_| buckets != Buckets::ALL) {
+        text += itoa::Buffer::new().format(bucket);
+    }
+    text
 }
 
 /// Does what a message says. One that makes no sense kills everything: its sender is of another version, and a miss is
@@ -66,6 +74,10 @@ fn heed(text: &str, scoreboard: &Scoreboard) {
         Some((timeline, lsn)) => scoreboard.written().note(timeline, lsn),
         None => scoreboard.written().doubt(),
     }
+    if let Some(bucket) = words.peek().and_then(|word| read_bucket(word)) {
+        scoreboard.generations().bump_buckets(Buckets::one(bucket));
+        return;
+    }
     let shoe_ids: Result<Vec<i32>, _> = words.map(str::parse).collect();
     match shoe_ids {
         Ok(shoe_ids) if !shoe_ids.is_empty() => {
@@ -75,6 +87,11 @@ fn heed(text: &str, scoreboard: &Scoreboard) {
         }
         _ => scoreboard.generations().bump_all(),
     }
+}
+
+fn read_bucket(word: &str) -> Option<usize> {
+    let bucket = word.strip_prefix(EVERYTHING)?.parse().ok();
+    bucket.filter(|bucket| *bucket < BUCKETS)
 }
 
 fn read_place(word: &str) -> Option<(u32, u64)> {
@@ -122,7 +139,13 @@ pub(super) fn listen(
         .map(drop)
 }
 
-/// Hears until the subscription breaks.
+/// A subscription at one server, and when it last gave a sign of life.
+struct Ear {
+    subscription: PubSub,
+    heard: Instant,
+}
+
+/// Hears until a subscription breaks.
 fn hear(
     servers: &Servers,
     channel: &str,
@@ -131,37 +154,65 @@ fn hear(
     clerk: &Thread,
 ) -> Result<std::convert::Infallible, RedisError> {
     let events = EventLoop::new()?;
+    let lost = || RedisError::from(io::Error::from(io::ErrorKind::ConnectionReset));
     // Complete answers and messages count as signs of life; bytes of one don't.
     let in_time = || Deadline::after(SILENCE);
-    let changes = servers.changes();
-    let mut subscription = events.run(in_time(), servers.subscribe(channel))?;
-    // The first look at the Sentinels is no change.
-    let changes = changes.max(1);
+    let (memberships, subscriptions) = events.run(in_time(), servers.subscribe(channel))?;
+    let mut ears: Vec<Ear> = subscriptions
+        .into_iter()
+        .map(|subscription| Ear {
+            subscription,
+            heard: Instant::now(),
+        })
+        .collect();
     // What was told before is not known to have been heard: replicas must have that, too.
     scoreboard.written().doubt();
     trust.begin();
     loop {
         call_for(clerk, scoreboard);
-        if servers.may_change() && servers.changes() != changes {
-            // The old master may go on for seconds, where nobody tells anything any more.
-            return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
+        if servers.memberships() != memberships {
+            // The old master may go on for seconds, where nobody tells anything any more, and a new one is not heard yet.
+            return Err(lost());
         }
-        let heard = events.run(in_time(), async {
-            let message = subscription.on_message().next().await;
-            message.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset).into())
+        // Each by itself: what others say is no sign of life of the one that is silent.
+        let silent = ears.iter_mut().filter(|ear| ear.heard.elapsed() >= SILENCE);
+        for ponged in events.gather(in_time(), silent.map(Ear::ping)) {
+            ponged?;
+        }
+        let oldest = ears.iter().map(|ear| ear.heard.elapsed()).max();
+        let pause = SILENCE.saturating_sub(oldest.unwrap_or_default());
+        let heard = events.run(Deadline::after(pause), async {
+            let mut next: FuturesUnordered<_> = ears.iter_mut().map(Ear::listen).collect();
+            next.next().await.flatten().ok_or_else(lost)
         });
         match heard {
-            Ok(message) => heed(&message.get_payload::<String>()?, scoreboard),
-            Err(error) if error.is_timeout() => {
-                events.run(in_time(), subscription.ping::<Value>())?;
+            Ok(message) => {
+                heed(&message.get_payload::<String>()?, scoreboard);
+                // One that has always more to say must not be heard alone.
+                ears.rotate_left(1);
             }
+            Err(error) if error.is_timeout() => {}
             Err(error) => return Err(error),
         }
     }
 }
 
+impl Ear {
+    async fn listen(&mut self) -> Option<Msg> {
+        let message = self.subscription.on_message().next().await;
+        self.heard = Instant::now();
+        message
+    }
+
+    async fn ping(&mut self) -> Result<(), RedisError> {
+        self.subscription.ping::<Value>().await?;
+        self.heard = Instant::now();
+        Ok(())
+    }
+}
+
 fn call_for(clerk: &Thread, scoreboard: &Scoreboard) {
-    if scoreboard.redis_debt().is_some() {
+    if scoreboard.marks().is_owed(Buckets::ALL) {
         clerk.unpark();
     }
 }
@@ -183,11 +234,22 @@ mod tests {
         heed(&text, &there);
         assert_eq!((of(&here, 7), of(&here, -8)), (0, 0));
         assert_eq!((of(&there, 7), of(&there, -8), of(&there, 9)), (1, 1, 0));
-        for text in [&message_of_everything(&here), "", "nonsense", "1 2 x"] {
+        for text in [
+            &message_of(&here, Buckets::ALL),
+            "",
+            "nonsense",
+            "1 2 x",
+            "1 *64",
+        ] {
             let before = of(&there, 9);
             heed(text, &there);
             assert_eq!(of(&there, 9), before + 1, "{text:?}");
         }
+        let bucket = Entry::of_shoe(7).bucket();
+        assert_ne!(bucket, Entry::of_shoe(9).bucket());
+        let before = (of(&there, 7), of(&there, 9));
+        heed(&message_of(&here, Buckets::one(bucket)), &there);
+        assert_eq!((of(&there, 7), of(&there, 9)), (before.0 + 1, before.1));
     }
 
     #[test]
@@ -212,7 +274,7 @@ mod tests {
             message(&here, &[7]),
             "1 7".to_owned(),
             "1 @x/y 7".to_owned(),
-            message_of_everything(&here),
+            message_of(&here, Buckets::ALL),
         ] {
             there.written().settle(there.written().doubts());
             heed(&text, &there);

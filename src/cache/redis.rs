@@ -12,8 +12,12 @@
 //! 4. A writer that can't set a tombstone notes a *debt* in the scoreboard. While there is a debt nobody on the host
 //!    reads Redis; a thread of each worker, the clerk, begins a new epoch and settles.
 //!
+//! In a cluster all this holds for each shard by itself (`shards`): a shard has its own epoch, process and debts, and a batch is split by
+//! them, asked at once, and gathered by one deadline. What a master lost, or what moved, concerns its shards and no others.
+//!
 //! Redis is optional at every moment: when it fails, reads are misses and a breaker keeps lanes from waiting on it.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,16 +26,18 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redis::{Cmd, RedisResult};
+use redis::{FromRedisValue, RedisResult};
 
 use super::breaker::Breaker;
 use super::debts::Debts;
 use super::invalidations;
 use super::l1::Trust;
-use super::link::{Connector, IO_TIMEOUT, Link, Quiet, describe, is_away};
+use super::link::{Ask, Connector, IO_TIMEOUT, Link, Quiet, describe, is_away, is_elsewhere};
 use super::servers::Servers;
+use super::shards::{Number, Shard, Shards};
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::Scoreboard;
+use crate::scoreboard::buckets::Buckets;
 use crate::store::{Deadline, Fence};
 
 /// The age beyond which a read may no longer fill the cache.
@@ -44,9 +50,6 @@ const TOMBSTONE_MARGIN: Duration = Duration::from_secs(12);
 /// How long Redis has even where requests have less: enough to connect. Who never lets it be reached in time would look for it again
 /// and again.
 const LEAST_PATIENCE: Duration = Duration::from_millis(50);
-
-/// The shape of the cached values; part of every key, so that a new shape never reads an old one.
-const FORMAT: &str = "v1";
 
 /// What no filled value looks like: those start with their epoch and a colon.
 const TOMBSTONE: &[u8] = b"-";
@@ -96,20 +99,22 @@ impl Lookup {
 
 /// The right to fill, as of the moment before the store was asked.
 struct Ticket {
-    epoch: Vec<u8>,
+    epochs: Epochs,
     lease: String,
     begun: Instant,
     /// The shoes on whose keys the lease is, in ascending order.
     shoe_ids: Vec<i32>,
 }
 
+/// The epochs of those shards that are believed.
+type Epochs = BTreeMap<Number, Vec<u8>>;
+
 /// The cache: a pool of connections, its breaker and the key names.
 pub struct RedisCache {
     pool: r2d2::Pool<Connector>,
     servers: Arc<Servers>,
-    prefix: String,
+    shards: Arc<Shards>,
     channel: String,
-    epoch_key: String,
     ttl: Duration,
     tombstone_life: Duration,
     /// How long a request may wait for Redis at a time.
@@ -150,11 +155,15 @@ impl RedisCache {
                 breaker: breaker.clone(),
                 scoreboard,
             });
-        let (channel, epoch_key) = (invalidations::channel(prefix), format!("{prefix}epoch"));
+        let channel = invalidations::channel(prefix);
+        let shards = Arc::new(match servers.is_cluster() {
+            true => Shards::of_cluster(prefix),
+            false => Shards::of_one(prefix),
+        });
         let debts = Debts {
             servers: servers.clone(),
             channel: channel.clone(),
-            epoch_key: epoch_key.clone(),
+            shards: shards.clone(),
             scoreboard,
             breaker: breaker.clone(),
         };
@@ -163,8 +172,7 @@ impl RedisCache {
             pool,
             servers,
             channel,
-            prefix: format!("{prefix}shoe:{FORMAT}:"),
-            epoch_key,
+            shards,
             ttl,
             tombstone_life: request_timeout + TOMBSTONE_MARGIN,
             // Who finds it silent must still have time for the store.
@@ -177,54 +185,20 @@ impl RedisCache {
         })
     }
 
-    fn key(&self, shoe_id: i32) -> String {
-        format!("{}{shoe_id}", self.prefix)
-    }
-
     /// Looks a batch up, and takes leases on what is missing: on the first of them, as many as `room` says of so many that the
     /// store will be asked for. Never fails: what can't be had is missing.
     pub fn fetch(&self, shoe_ids: &[i32], room: impl FnOnce(usize) -> usize) -> Lookup {
         let begun = Instant::now();
-        let nothing = || Lookup {
-            found: vec![None; shoe_ids.len()],
-            ticket: None,
-        };
-        if self.scoreboard.redis_debt().is_some() {
-            // The clerk settles it, and by itself: a Redis that refuses would be asked by every batch otherwise.
-            self.call_clerk();
-            return nothing();
-        }
         // One for all that a lookup asks.
         let deadline = Deadline::after(self.patience);
-        let answer = self.attempt(deadline, |link| {
-            let mut command = redis::cmd("MGET");
-            command.arg(&self.epoch_key);
-            for shoe_id in shoe_ids {
-                command.arg(self.key(*shoe_id));
-            }
-            let mut values: Vec<Option<Vec<u8>>> = link.ask(&command, deadline)?;
-            let epoch = values.first_mut().and_then(Option::take);
-            match epoch {
-                Some(epoch) if link.began(&epoch) => Ok(Some((epoch, values))),
-                old => self
-                    .begin_epoch(link, &old.unwrap_or_default(), deadline)
-                    .map(|()| None),
-            }
-        });
-        // A debt made while the batch was under way may concern one of its keys: then believe nothing of it. The debts of
-        // those who have another table aren't seen.
-        let believed = answer
-            .flatten()
-            .filter(|_| !self.scoreboard.is_divided() && self.scoreboard.redis_debt().is_none())
-            .filter(|(_, values)| values.len() == shoe_ids.len() + 1);
-        let Some((epoch, values)) = believed else {
-            return nothing();
-        };
-        let found: Vec<Option<Bytes>> = values
-            .into_iter()
-            .skip(1)
-            .map(|value| value.and_then(|value| open(value, &epoch)))
-            .collect();
+        let mut found = vec![None; shoe_ids.len()];
+        let epochs = self.look_up(shoe_ids, deadline, &mut found);
+        if epochs.is_empty() {
+            return Lookup {
+                found,
+                ticket: None,
+            };
+        }
         let mut missing: Vec<i32> = shoe_ids
             .iter()
             .zip(&found)
@@ -233,17 +207,87 @@ impl RedisCache {
             .collect();
         // A lease on what nobody asks the store for would only keep others from it.
         missing.truncate(room(missing.len()));
+        // Nor is there one where nothing is believed.
+        missing.retain(|shoe_id| epochs.contains_key(&self.shards.of_shoe(*shoe_id)));
         // A key that is asked for twice would find its own lease in its way.
         missing.sort_unstable();
         missing.dedup();
-        let ticket = self.lease(epoch, missing, begun, deadline);
+        let ticket = self.lease(epochs, missing, begun, deadline);
         Lookup { found, ticket }
+    }
+
+    /// Puts what is there into `found`, in the order of the shoes; the epochs of those shards whose answers are believed.
+    fn look_up(&self, shoe_ids: &[i32], deadline: Deadline, found: &mut [Option<Bytes>]) -> Epochs {
+        let mut epochs = Epochs::new();
+        let marks = self.scoreboard.marks();
+        let mut groups = self.shards.group(shoe_ids);
+        let count = groups.len();
+        groups.retain(|(number, _)| !marks.is_owed(self.shards.get(*number).buckets));
+        if groups.len() < count {
+            // The clerk settles it, and by itself: a Redis that refuses would be asked by every batch otherwise.
+            self.call_clerk();
+        }
+        if groups.is_empty() {
+            return epochs;
+        }
+        let asks = groups.iter().map(|(number, places)| {
+            let shard = self.shards.get(*number);
+            let mut command = redis::cmd("MGET");
+            command.arg(&shard.epoch);
+            for place in places {
+                command.arg(shard.key(shoe_ids[*place]));
+            }
+            Ask {
+                buckets: shard.buckets,
+                command,
+                follows: false,
+            }
+        });
+        let asks: Vec<Ask> = asks.collect();
+        let Some(mut link) = self.link(&asks, deadline) else {
+            return epochs;
+        };
+        let answers = link.ask_all::<Vec<Option<Vec<u8>>>>(&asks, deadline);
+        let mut beginning = Vec::new();
+        for ((number, places), answer) in groups.iter().zip(answers) {
+            let shard = self.shards.get(*number);
+            let Some(mut values) = self.judge(&link, shard.buckets, answer) else {
+                continue;
+            };
+            let epoch = values.first_mut().and_then(Option::take);
+            let Some(epoch) = epoch
+                .clone()
+                .filter(|epoch| link.began(shard.buckets, epoch))
+            else {
+                beginning.push(begin_epoch(&link, shard, &epoch.unwrap_or_default()));
+                continue;
+            };
+            // A debt made while the batch was under way may concern one of its keys: then believe nothing of it. The debts of
+            // those who have another table aren't seen.
+            if self.scoreboard.is_divided()
+                || marks.is_owed(shard.buckets)
+                || values.len() != places.len() + 1
+            {
+                continue;
+            }
+            for (place, value) in places.iter().zip(values.into_iter().skip(1)) {
+                found[*place] = value.and_then(|value| open(value, &epoch));
+            }
+            epochs.insert(*number, epoch);
+        }
+        if !beginning.is_empty() {
+            let begun = link.ask_all::<()>(&beginning, deadline);
+            for (ask, begun) in beginning.iter().zip(begun) {
+                self.judge(&link, ask.buckets, begun);
+            }
+        }
+        epochs
     }
 
     /// Takes leases, as far as they are to be had.
     fn lease(
         &self,
-        epoch: Vec<u8>,
+        epochs: Epochs,
         missing: Vec<i32>,
         begun: Instant,
         deadline: Deadline,
@@ -253,47 +297,53 @@ impl RedisCache {
         }
         let number = self.leases.1.fetch_add(1, Ordering::Relaxed);
         let lease = format!("{}{number}", self.leases.0);
-        let mut command = self.script(LEASE, &missing);
-        command
-            .arg(&lease)
-            .arg([&epoch[..], b":"].concat())
-            .arg(LEASE_LIFE.as_millis() as u64);
-        let got: Vec<u8> = self.attempt(deadline, |link| link.ask(&command, deadline))?;
-        let shoe_ids: Vec<i32> = missing
-            .into_iter()
-            .zip(got)
+        let groups = self.shards.group(&missing);
+        let asks = groups.iter().filter_map(|(number, places)| {
+            let epoch = epochs.get(number)?;
+            let shoe_ids = places.iter().map(|place| missing[*place]);
+            let mut ask = self.script(LEASE, *number, shoe_ids);
+            ask.command
+                .arg(&lease)
+                .arg([epoch, &b":"[..]].concat())
+                .arg(LEASE_LIFE.as_millis() as u64);
+            Some(ask)
+        });
+        let asks: Vec<Ask> = asks.collect();
+        let answers = self.ask_all::<Vec<u8>>(&asks, deadline);
+        let mut shoe_ids: Vec<i32> = groups
+            .iter()
+            .zip(answers)
+            .flat_map(|((_, places), got)| places.iter().zip(got.unwrap_or_default()))
             .filter(|(_, got)| *got == 1)
-            .map(|(shoe_id, _)| shoe_id)
+            .map(|(place, _)| missing[*place])
             .collect();
+        shoe_ids.sort_unstable();
         (!shoe_ids.is_empty()).then_some(Ticket {
-            epoch,
+            epochs,
             lease,
             begun,
             shoe_ids,
         })
     }
 
-    /// A script's call over the keys of these shoes.
-    fn script(&self, script: &str, shoe_ids: &[i32]) -> redis::Cmd {
+    /// A script's call over the keys of these shoes, which are of one shard.
+    fn script(
+        &self,
+        script: &str,
+        number: Number,
+        shoe_ids: impl ExactSizeIterator<Item = i32>,
+    ) -> Ask {
+        let shard = self.shards.get(number);
         let mut command = redis::cmd("EVAL");
         command.arg(script).arg(shoe_ids.len());
         for shoe_id in shoe_ids {
-            command.arg(self.key(*shoe_id));
+            command.arg(shard.key(shoe_id));
         }
-        command
-    }
-
-    /// Gives a Redis that has no epoch (a new one, or one that evicted it), or that of another process, its own. Of several
-    /// that try one wins.
-    fn begin_epoch(&self, link: &mut Link, old: &[u8], deadline: Deadline) -> RedisResult<()> {
-        let mut command = redis::cmd("EVAL");
-        command
-            .arg(BEGIN)
-            .arg(1)
-            .arg(&self.epoch_key)
-            .arg(old)
-            .arg(link.new_epoch());
-        link.ask(&command, deadline)
+        Ask {
+            buckets: shard.buckets,
+            command,
+            follows: false,
+        }
     }
 
     /// Fills what lookups missed with what the store answered since, each answer with its lookup: all in one command, since a Redis
@@ -312,15 +362,21 @@ impl RedisCache {
             return;
         }
         let keys: Vec<i32> = leased.iter().map(|(shoe_id, ..)| *shoe_id).collect();
-        let mut command = self.script(FILL, &keys);
-        for (_, ticket, left, value) in leased {
-            command
-                .arg(&ticket.lease)
-                .arg(left.as_millis().max(1) as u64)
-                .arg([&ticket.epoch[..], b":", &value[..]].concat());
-        }
+        let groups = self.shards.group(&keys);
+        let asks = groups.iter().filter_map(|(number, places)| {
+            let shoe_ids = places.iter().map(|place| keys[*place]);
+            let mut ask = self.script(FILL, *number, shoe_ids);
+            for place in places {
+                let (_, ticket, left, value) = &leased[*place];
+                ask.command
+                    .arg(&ticket.lease)
+                    .arg(left.as_millis().max(1) as u64)
+                    .arg([ticket.epochs.get(number)?, &b":"[..], value].concat());
+            }
+            Some(ask)
+        });
         // One that is held up on its way finds its lease gone.
-        let _ = self.tell(&command);
+        self.ask_all::<()>(&asks.collect::<Vec<_>>(), Deadline::after(self.patience));
     }
 
     /// Starts to hear of the writes of other hosts, and gives `trust` while it does; and to settle what this host owes.
@@ -350,55 +406,72 @@ impl RedisCache {
     /// tombstone since, or not have got it, and an answer of before may be there now. Called after the commit, before this
     /// host's generations move and before it is acknowledged.
     pub fn publish(&self, shoe_ids: &[i32]) {
-        if shoe_ids.is_empty() {
-            return;
-        }
-        let mut command = self.tombstones(shoe_ids);
-        command
-            .arg(&self.channel)
-            .arg(invalidations::message(&self.scoreboard, shoe_ids));
+        let mark = |number, shoe_ids: Vec<i32>| {
+            let message = invalidations::message(&self.scoreboard, &shoe_ids);
+            let mut ask = self.tombstones(number, &shoe_ids);
+            ask.command.arg(&self.channel).arg(message);
+            ask
+        };
         // Told to all once Redis is back.
-        if self.tell(&command).is_none() {
-            self.scoreboard.owe_redis();
-        }
+        self.tell(shoe_ids, mark);
     }
 
     /// Sees to it that what Redis holds of these shoes is not believed: somebody wrote to them past this server, as is
     /// known only now.
     pub fn forget(&self, shoe_ids: &[i32]) {
-        if self.tell(&self.script(FORGET, shoe_ids)).is_none() {
-            self.scoreboard.owe_redis();
-        }
+        self.tell(shoe_ids, |number, shoe_ids| {
+            self.script(FORGET, number, shoe_ids.into_iter())
+        });
     }
 
     /// The call that marks these shoes' keys.
-    fn tombstones(&self, shoe_ids: &[i32]) -> redis::Cmd {
+    fn tombstones(&self, number: Number, shoe_ids: &[i32]) -> Ask {
         let marked = match sabotage::commits(Fault::NoTombstone) {
             true => &[],
             false => shoe_ids,
         };
-        let mut command = self.script(MARK, marked);
-        command
+        let mut ask = self.script(MARK, number, marked.iter().copied());
+        ask.command
             .arg(TOMBSTONE)
             .arg(self.tombstone_life.as_millis() as u64);
-        command
+        ask
     }
 
-    /// One command whose answer says nothing but that it was carried out. `None` as in [`RedisCache::attempt`].
-    fn tell(&self, command: &Cmd) -> Option<()> {
-        let deadline = Deadline::after(self.patience);
-        self.attempt(deadline, |link| link.ask(command, deadline))
+    /// Says something of these shoes to all shards that have any of them, and owes what was not heard.
+    fn tell(&self, shoe_ids: &[i32], say: impl Fn(Number, Vec<i32>) -> Ask) {
+        if shoe_ids.is_empty() {
+            return;
+        }
+        let groups = self.shards.group_for_marks(shoe_ids);
+        let asks = groups.into_iter().map(|(number, shoe_ids)| Ask {
+            follows: self.servers.is_cluster(),
+            ..say(number, shoe_ids)
+        });
+        let asks: Vec<Ask> = asks.collect();
+        let heard = self.ask_all::<()>(&asks, Deadline::after(self.patience));
+        let unheard = asks.iter().zip(heard).filter(|(_, heard)| heard.is_none());
+        let owed = unheard.fold(Buckets::NONE, |all, (ask, _)| all.and(ask.buckets));
+        self.scoreboard.marks().owe(owed);
     }
 
-    /// Runs one exchange unless the breaker is open; a failure opens it. `None` if Redis was never asked, said no, or may
-    /// have carried the commands out without our hearing of it.
-    fn attempt<T>(
-        &self,
-        deadline: Deadline,
-        exchange: impl FnOnce(&mut Link) -> RedisResult<T>,
-    ) -> Option<T> {
-        let mut link = loop {
-            if self.breaker.is_open() {
+    /// One exchange of several commands. `None` for those as in [`RedisCache::judge`].
+    fn ask_all<T: FromRedisValue>(&self, asks: &[Ask], deadline: Deadline) -> Vec<Option<T>> {
+        let Some(mut link) = self.link(asks, deadline) else {
+            return asks.iter().map(|_| None).collect();
+        };
+        let answers = link.ask_all(asks, deadline);
+        let answers = asks.iter().zip(answers);
+        answers
+            .map(|(ask, answer)| self.judge(&link, ask.buckets, answer))
+            .collect()
+    }
+
+    /// A connection for these commands. `None` if Redis is away for all of them, as far as is known.
+    fn link(&self, asks: &[Ask], deadline: Deadline) -> Option<r2d2::PooledConnection<Connector>> {
+        let buckets = asks.iter().map(|ask| ask.buckets);
+        let buckets = buckets.fold(Buckets::NONE, Buckets::and);
+        loop {
+            if self.breaker.down().contain(buckets) {
                 return None;
             }
             let openings = self.breaker.openings();
@@ -406,34 +479,45 @@ impl RedisCache {
                 Ok(link) if link.openings != self.breaker.openings() => {
                     // Begun before Redis was away: the pool drops it.
                 }
-                Ok(link) if link.is_current() => break link,
+                Ok(link) if link.is_current(Buckets::ALL) => return Some(link),
                 // The pool drops it, too.
                 Ok(_) => self.servers.doubt(),
                 Err(error) => {
-                    self.leave_alone(openings, &error.to_string());
+                    self.leave_alone(openings, Buckets::ALL, &error.to_string());
                     return None;
                 }
             }
-        };
-        match exchange(&mut link) {
-            Ok(value) if link.is_current() => Some(value),
+        }
+    }
+
+    /// What a command came to; a failure opens the breaker. `None` if Redis was never asked, said no, or may have carried it out without
+    /// our hearing of it.
+    fn judge<T>(&self, link: &Link, buckets: Buckets, answer: RedisResult<T>) -> Option<T> {
+        match answer {
+            Ok(value) if link.is_current(buckets) => Some(value),
             // Somebody found another master meanwhile. What was said to this one may be lost.
             Ok(_) => None,
+            Err(error) if is_elsewhere(&error) => {
+                log::debug!("redis: {}", describe(&error));
+                self.servers.doubt();
+                None
+            }
             // An answer, even a refusal (out of memory, say), means that Redis is there.
             Err(error) if !is_away(&error) => {
                 self.breaker.complain(&describe(&error));
                 None
             }
             Err(error) => {
-                self.leave_alone(link.openings, &describe(&error));
+                let failed = link.neighbours(buckets);
+                self.leave_alone(link.openings, failed, &describe(&error));
                 None
             }
         }
     }
 
-    /// From now on nobody asks Redis, until the clerk has reached it.
-    fn leave_alone(&self, openings: u64, why: &str) {
-        if self.breaker.open(openings, why) {
+    /// From now on nobody asks Redis for these buckets, until the clerk has reached it.
+    fn leave_alone(&self, openings: u64, buckets: Buckets, why: &str) {
+        if self.breaker.open(openings, buckets, why) {
             self.call_clerk();
         }
     }
@@ -447,12 +531,26 @@ impl RedisCache {
 
 impl Fence for RedisCache {
     fn raise(&self, shoe_ids: &[i32]) {
-        if shoe_ids.is_empty() {
-            return;
-        }
-        if self.tell(&self.tombstones(shoe_ids)).is_none() {
-            self.scoreboard.owe_redis();
-        }
+        self.tell(shoe_ids, |number, shoe_ids| {
+            self.tombstones(number, &shoe_ids)
+        });
+    }
+}
+
+/// Gives a shard that has no epoch (a new one, or one that evicted it), or that of another process, its own. Of several that try one
+/// wins.
+fn begin_epoch(link: &Link, shard: &Shard, old: &[u8]) -> Ask {
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(BEGIN)
+        .arg(1)
+        .arg(&shard.epoch)
+        .arg(old)
+        .arg(link.new_epoch(shard.buckets));
+    Ask {
+        buckets: shard.buckets,
+        command,
+        follows: false,
     }
 }
 

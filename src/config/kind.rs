@@ -128,7 +128,7 @@ impl Scheme {
         match self {
             Scheme::Database => "a database URL (sqlite:PATH, postgres://… or postgresql://…)",
             Scheme::Redis => {
-                "a Redis URL (redis://, rediss://, redis+unix:// or redis+sentinel://)"
+                "a Redis URL (redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://)"
             }
         }
     }

@@ -1,9 +1,10 @@
-//! What a Redis URL says: one server, or the master that Sentinels watch over. Called by the settings, which refuse
+//! What a Redis URL says: one server, the master that Sentinels watch over, or a cluster. Called by the settings, which refuse
 //! a bad URL at the start, and by the cache, which connects to what it names. Nothing is opened here.
 //!
 //! ```text
 //! redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]                        (rediss:// over TLS; redis+unix:///PATH)
 //! redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE]      (rediss+sentinel://)
+//! redis+cluster://[USER:PASSWORD@]HOST[:PORT],…                         (rediss+cluster://)
 //! ```
 
 use std::fmt;
@@ -13,6 +14,9 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionI
 
 /// Where a Sentinel listens unless the URL says otherwise.
 const SENTINEL_PORT: u16 = 26379;
+
+/// Where a server of a cluster does.
+const CLUSTER_PORT: u16 = 6379;
 
 /// Query parameters of every URL.
 const PARAMETERS: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
@@ -50,6 +54,8 @@ pub enum Topology {
         master: String,
         login: Box<RedisConnectionInfo>,
     },
+    /// The addresses are those of some servers of a cluster, which name all of them.
+    Cluster,
 }
 
 /// The certificates of a connection over TLS.
@@ -87,19 +93,19 @@ pub fn parse(url: &str) -> Result<RedisUrl, String> {
     }
     let plain = match scheme {
         "redis" | "rediss" | "redis+unix" | "unix" => scheme,
-        "redis+sentinel" => "redis",
-        "rediss+sentinel" => "rediss",
+        "redis+sentinel" | "redis+cluster" => "redis",
+        "rediss+sentinel" | "rediss+cluster" => "rediss",
         _ => return Err("its scheme is none of these".to_owned()),
     };
     let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let sentinel = scheme.ends_with("+sentinel");
+    let (sentinel, cluster) = (scheme.ends_with("+sentinel"), scheme.ends_with("+cluster"));
     let parameters = parse_query(query, |name| {
         PARAMETERS.contains(&name)
             || sentinel && SENTINEL_PARAMETERS.contains(&name)
-            || !sentinel && PARAMETERS_OF_ONE.contains(&name)
+            || !sentinel && !cluster && PARAMETERS_OF_ONE.contains(&name)
     })?;
     let tls = tls_files(plain == "rediss", &parameters)?;
-    if !sentinel {
+    if !sentinel && !cluster {
         let info = connection(url)?;
         return Ok(RedisUrl {
             topology: Topology::One,
@@ -113,17 +119,23 @@ pub fn parse(url: &str) -> Result<RedisUrl, String> {
         Some((user, hosts)) => (format!("{user}@"), hosts),
         None => (String::new(), authority),
     };
+    if cluster {
+        if !matches!(path, "" | "0") {
+            return Err("a cluster has no databases, so nothing follows its addresses".to_owned());
+        }
+        let (addresses, login) = servers(plain, &user, hosts, CLUSTER_PORT, "")?;
+        return Ok(RedisUrl {
+            topology: Topology::Cluster,
+            addresses,
+            login,
+            tls,
+        });
+    }
     let (master, database) = path.split_once('/').unwrap_or((path, ""));
     if master.is_empty() {
         return Err("behind its addresses must be the master's name: …:26379/mymaster".to_owned());
     }
-    let mut addresses = Vec::new();
-    let mut login = RedisConnectionInfo::default();
-    for host in hosts.split(',') {
-        let info = connection(&format!("{plain}://{user}{}/{database}", with_port(host)))?;
-        login = info.redis_settings().clone();
-        addresses.push(address(&info)?);
-    }
+    let (addresses, login) = servers(plain, &user, hosts, SENTINEL_PORT, database)?;
     Ok(RedisUrl {
         topology: Topology::Sentinel {
             master: decode(master)?,
@@ -133,6 +145,25 @@ pub fn parse(url: &str) -> Result<RedisUrl, String> {
         login,
         tls,
     })
+}
+
+/// The addresses between commas, and how to log in.
+fn servers(
+    scheme: &str,
+    user: &str,
+    hosts: &str,
+    port: u16,
+    database: &str,
+) -> Result<(Vec<Address>, RedisConnectionInfo), String> {
+    let mut addresses = Vec::new();
+    let mut login = RedisConnectionInfo::default();
+    for host in hosts.split(',') {
+        let host = with_port(host, port);
+        let info = connection(&format!("{scheme}://{user}{host}/{database}"))?;
+        login = info.redis_settings().clone();
+        addresses.push(address(&info)?);
+    }
+    Ok((addresses, login))
 }
 
 /// The client's own grammar.
@@ -153,11 +184,11 @@ fn address(info: &ConnectionInfo) -> Result<Address, String> {
     }
 }
 
-fn with_port(host: &str) -> String {
+fn with_port(host: &str, port: u16) -> String {
     let after_brackets = host.rsplit(']').next().unwrap_or(host);
     match after_brackets.contains(':') {
         true => host.to_owned(),
-        false => format!("{host}:{SENTINEL_PORT}"),
+        false => format!("{host}:{port}"),
     }
 }
 
@@ -201,7 +232,8 @@ fn tls_files(is_tls: bool, parameters: &[(String, String)]) -> Result<Option<Tls
     };
     if !is_tls && files != TlsFiles::default() {
         return Err(
-            "certificates are of use over TLS alone: rediss:// or rediss+sentinel://".to_owned(),
+            "certificates are of use over TLS alone: rediss://, rediss+sentinel:// or rediss+cluster://"
+                .to_owned(),
         );
     }
     Ok(is_tls.then_some(files))
@@ -272,6 +304,19 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_and_some_of_its_servers() {
+        let url = parse("rediss+cluster://app:pw@a,b:7000,[::1]/?sslrootcert=/ca.pem");
+        let url = url.expect("a URL");
+        assert!(matches!(url.topology, Topology::Cluster));
+        let servers = [tcp("a", 6379), tcp("b", 7000), tcp("::1", 6379)];
+        assert_eq!(url.addresses, servers);
+        assert_eq!((url.login.username(), url.login.db()), (Some("app"), 0));
+        assert_eq!(url.tls.expect("TLS").root, Some("/ca.pem".into()));
+        let plain = parse("redis+cluster://h").expect("a URL");
+        assert_eq!((plain.addresses, plain.tls), (vec![tcp("h", 6379)], None));
+    }
+
+    #[test]
     fn what_can_not_be_is_refused_without_being_quoted() {
         for url in [
             "hunter2",
@@ -287,7 +332,9 @@ mod tests {
             "redis+sentinel://h:1/name/hunter2",
             "redis+sentinel://h:1/name?sentinel_user=hunter2",
             "redis+sentinel://h:1,,k:2/name",
-            "redis+cluster://hunter2@h:1",
+            "redis+cluster://h:1/hunter2",
+            "redis+cluster://h:1,hunter2:x",
+            "redis+cluster://h:1?db=hunter2",
             "redis://h:1?sentinel_password=hunter2",
         ] {
             let Err(why) = parse(url) else {

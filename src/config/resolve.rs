@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::kind::{Kind, Scheme, check_replicas, show_path};
 use super::layers::{Layered, Origin};
+use super::redis_url::{self, Topology};
 use super::secret::{Secret, holds_secret, redact_url, redact_urls};
 use super::settings::{Setting, find};
 use super::sources::Environment;
@@ -48,6 +49,7 @@ pub(super) fn resolve(
     check_writes(&layered, &mut problems);
     check_order(&layered, &mut problems);
     check_admin(&layered, &mut problems);
+    check_prefix(&layered, redis.as_ref(), &mut problems);
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
@@ -335,6 +337,20 @@ fn check_admin(layered: &Layered, problems: &mut Vec<String>) {
     if values.listen.iter().any(public) {
         problems.push(format!(
             "{name}: {address} is an address of --listen too; give another port"
+        ));
+    }
+}
+
+/// In a cluster, what stands between braces decides where a key is.
+fn check_prefix(layered: &Layered, redis: Option<&Chosen>, problems: &mut Vec<String>) {
+    let url = redis.and_then(|chosen| redis_url::parse(chosen.secret.expose()).ok());
+    let is_cluster = url.is_some_and(|url| matches!(url.topology, Topology::Cluster));
+    if is_cluster && layered.values.redis_prefix.contains(['{', '}']) {
+        problems.push(format!(
+            "{}: a brace in it would keep a cluster from spreading the keys; leave braces out",
+            layered
+                .origin(row("redis_prefix"))
+                .name(row("redis_prefix")),
         ));
     }
 }

@@ -439,7 +439,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             example: "redis://127.0.0.1:6379/0",
         },
         group: Group::Redis,
-        help: "The shared cache: redis:// or redis+sentinel://, with rediss for TLS, or redis+unix://; a password in it is better kept in --redis-url-file",
+        help: "The shared cache: redis://, redis+sentinel:// or redis+cluster://, with rediss for TLS, or redis+unix://; a password in it is better kept in --redis-url-file",
         kind: Kind::Url {
             scheme: Scheme::Redis,
             field: |v| &mut v.redis_url,

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{Ordering, fence};
 
+use super::buckets::Buckets;
 use super::counters::Counter;
 use super::generations::ENTRIES;
 use super::{
@@ -17,7 +18,7 @@ use crate::sys;
 
 /// To be raised when a word of the header or of a row comes to mean something else. What moves is noticed by itself, and
 /// counters that are added behind the others change nothing.
-const VERSION: usize = 4;
+const VERSION: usize = 5;
 
 /// The layout of this image's tables.
 pub(super) fn number() -> u64 {
@@ -120,7 +121,7 @@ impl Scoreboard {
     /// Marks the table as the only one again. What those of the others may have left in Redis is not believed.
     pub fn unite(&self) {
         // First, or there were a moment in which Redis is believed although one of them could not mark a write.
-        self.owe_redis();
+        self.marks().owe(Buckets::ALL);
         // Nor did those of the other table note here how far they wrote.
         self.doubt_everywhere();
         self.word(Word::Divided).store(0, Ordering::SeqCst);
@@ -200,9 +201,9 @@ mod tests {
         assert!(!old.is_divided());
         divide(&memory).expect("a table");
         assert!(old.is_divided() && !old.generations().are_everybodys());
-        assert_eq!(old.redis_debt(), None);
+        assert!(!old.marks().is_owed(Buckets::ALL));
         old.unite();
         assert!(!old.is_divided());
-        assert!(old.redis_debt().is_some());
+        assert!(old.marks().is_owed(Buckets::ALL));
     }
 }

@@ -6,10 +6,12 @@
 mod atomic {
     pub use std::sync::atomic::{AtomicU64, Ordering};
 }
+pub mod buckets;
 pub mod counters;
 pub mod generations;
 pub mod histogram;
 mod layout;
+pub mod marks;
 pub mod published;
 pub mod replicas;
 mod row;
@@ -23,10 +25,12 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 use self::atomic::{AtomicU64, Ordering};
+use self::buckets::Buckets;
 use self::counters::Counter;
 use self::generations::{ENTRIES, Generations};
 use self::histogram::Counts;
 pub use self::layout::{AdoptError, Adopted, divide};
+use self::marks::Marks;
 use self::published::Published;
 use self::replicas::Replicas;
 pub use self::row::{Intent, Row};
@@ -39,9 +43,13 @@ pub const ROWS: usize = 2 * 1024 + 256;
 /// The words before the table of generations, one page of them.
 const HEADER: usize = 512;
 
-/// Where the records of what was written to databases are in the header, and behind them what is told of the replicas.
+/// Where the records of what was written to databases are in the header, behind them what is told of the replicas, and then where
+/// writes are marked in Redis.
 const WRITTEN: usize = 64;
 const REPLICAS: usize = WRITTEN + written::RECORDS * written::WORDS;
+const MARKS: usize = REPLICAS + replicas::WORDS;
+
+const _: () = assert!(MARKS + marks::WORDS <= Word::Divided as usize);
 
 /// The most listening sockets of one address: one a slot.
 const SOCKETS: usize = 1024;
@@ -64,16 +72,10 @@ const WORDS: usize = PUBLISHED + published::WORDS;
 enum Word {
     /// Which host this is, to tell its messages from those of others.
     Identity,
-    /// How many writes, ever, could not mark their shoe in Redis before they committed.
-    RedisOwed,
-    /// Up to which of those Redis was emptied since.
-    RedisSettled,
     /// How many of the rows were ever a worker's.
     RowsUsed,
     /// Not 0 while nothing of this is to be told: see [`Scoreboard::silence`].
     Silent,
-    /// Which process of Redis this host's writes are marked in, 0 before the first.
-    RedisRun,
     /// Not 0 while there are tables of other layouts besides: see [`Scoreboard::divide`]. This place and the next never change,
     /// so that every image of the program finds them in the table of any other.
     Divided = HEADER as isize - 2,
@@ -285,32 +287,11 @@ impl Scoreboard {
         &self.words[word as usize]
     }
 
-    /// Notes that a write may leave its old value in Redis. Called before the commit, so that nobody on this
-    /// host believes Redis once the write shows. A worker that dies afterwards leaves its debt to the others.
-    pub fn owe_redis(&self) {
-        self.word(Word::RedisOwed).fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Says that this process of Redis (a number that stands for it, never 0) is the one from now on. What was marked in another one
-    /// is owed: this one may never have got it. True if there was another one.
-    pub fn move_to_redis(&self, run: u64) -> bool {
-        let word = self.word(Word::RedisRun);
-        let first = word.compare_exchange(0, run, Ordering::SeqCst, Ordering::SeqCst);
-        let Err(last) = first else {
-            return false;
-        };
-        if last == run {
-            return false;
+    /// Where this host's writes are marked in Redis, and what it owes there.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            words: &self.words[MARKS..MARKS + marks::WORDS],
         }
-        // Owed first: who sees the new number sees the debt.
-        self.owe_redis();
-        word.store(run, Ordering::SeqCst);
-        true
-    }
-
-    /// Whether that process is the one in which this host's writes are marked.
-    pub fn is_redis(&self, run: u64) -> bool {
-        self.word(Word::RedisRun).load(Ordering::SeqCst) == run
     }
 
     /// Tells every cache of what the worker of this row, which is gone, had begun to write. Called by who reaps it.
@@ -319,23 +300,9 @@ impl Scoreboard {
         if row.has_begun() {
             // Its commit may have come, and nobody has noted how far.
             self.doubt_everywhere();
-            self.owe_redis();
+            self.marks().owe(Buckets::ALL);
         }
         row.settle();
-    }
-
-    /// The debt to be settled now, if any: pass it to [`Scoreboard::settle_redis`] once Redis holds nothing old.
-    pub fn redis_debt(&self) -> Option<RedisDebt> {
-        // Settled is read first: read the other way round, a settlement in between would hide a newer debt.
-        let settled = self.word(Word::RedisSettled).load(Ordering::SeqCst);
-        let owed = self.word(Word::RedisOwed).load(Ordering::SeqCst);
-        (settled < owed).then_some(RedisDebt(owed))
-    }
-
-    /// Forgives the debt as it was when it was read; one made since stays. Any worker may settle for all.
-    pub fn settle_redis(&self, debt: RedisDebt) {
-        self.word(Word::RedisSettled)
-            .fetch_max(debt.0, Ordering::SeqCst);
     }
 }
 
@@ -396,12 +363,6 @@ pub fn moment() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |time| Duration::from(time).as_millis() as u64)
 }
-
-/// How far the debt reached when it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RedisDebt(u64);
-
-const _: () = assert!(REPLICAS + replicas::WORDS <= Word::Divided as usize);
 
 #[cfg(test)]
 mod tests {
@@ -504,33 +465,5 @@ mod tests {
         board.add_slot_cpu(1, 5);
         board.add_slot_cpu(1, 7);
         assert_eq!((board.slot_cpu(0), board.slot_cpu(1)), (0, 12));
-    }
-
-    #[test]
-    fn what_was_marked_in_another_redis_is_owed() {
-        let board = Scoreboard::new().expect("shared memory");
-        assert!(!board.move_to_redis(7));
-        assert!(!board.move_to_redis(7));
-        assert_eq!(board.redis_debt(), None);
-        assert!(board.move_to_redis(8));
-        assert!(board.is_redis(8) && !board.is_redis(7));
-        let debt = board.redis_debt().expect("owed");
-        board.settle_redis(debt);
-        assert!(board.move_to_redis(7), "it is another one once more");
-        assert!(board.redis_debt().is_some());
-    }
-
-    #[test]
-    fn a_debt_made_while_an_older_one_is_settled_stays() {
-        let board = Scoreboard::new().expect("shared memory");
-        assert_eq!(board.redis_debt(), None);
-        board.owe_redis();
-        let seen = board.redis_debt().expect("owed");
-        board.owe_redis();
-        board.settle_redis(seen);
-        let newer = board.redis_debt().expect("the newer debt stays");
-        board.settle_redis(newer);
-        board.settle_redis(seen);
-        assert_eq!(board.redis_debt(), None);
     }
 }

@@ -8,6 +8,7 @@ use std::{io, thread};
 
 use crate::cache::redis::RedisCache;
 use crate::scoreboard::Scoreboard;
+use crate::scoreboard::buckets::Buckets;
 use crate::scoreboard::generations::Entry;
 use crate::store::notices::{Listener, Notice};
 
@@ -78,7 +79,7 @@ impl Hearing {
         if notices.contains(&Notice::Everything) {
             if self.redis.is_some() {
                 // A new epoch, which the clerk begins at once.
-                self.scoreboard.owe_redis();
+                self.scoreboard.marks().owe(Buckets::ALL);
             }
             generations.bump_all();
             return;

@@ -2,6 +2,7 @@
 
 pub use super::accept::TURNED_AWAY;
 use super::desk;
+use crate::config::redis_url::{self, Topology};
 use crate::config::{Admin, Config};
 
 /// Descriptors of a lane: its database connection with its event loop (four), or SQLite's three files and a journal, and its
@@ -10,6 +11,15 @@ const DESCRIPTORS_A_LANE: u64 = 16;
 
 /// Descriptors of a connection to PostgreSQL with its event loop, twice, as above.
 const DESCRIPTORS_A_CONNECTION: u64 = 8;
+
+/// Descriptors of a lane for each master of a cluster besides the first, twice, as above.
+const DESCRIPTORS_A_MASTER: u64 = 2;
+
+/// Those of a subscription and of who asks which server serves what, for each server of a cluster, twice, as above.
+const OTHERS_A_MASTER: u64 = 4;
+
+/// As few masters a cluster has at least, whatever its URL names.
+const FEWEST_MASTERS: u64 = 3;
 
 /// Descriptors besides connections, listeners and lanes: standard ones, the scoreboard, the master's channel, signals,
 /// the epolls and events of runtime, lobby and clock, and files that are read in passing.
@@ -42,6 +52,8 @@ pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     // One for each lane and one to look at it, and one more to the primary.
     let replicas = config.database_read_urls.len() as u64;
     let to_replicas = replicas * (config.lanes as u64 + 1) + replicas.min(1);
+    let masters = masters(config);
+    let to_masters = lanes * masters.saturating_sub(1) * DESCRIPTORS_A_MASTER;
     let admin = match config.admin {
         Admin::Off => 0,
         Admin::Usual(_) | Admin::At(_) => 1 + desk::MOST as u64,
@@ -58,11 +70,25 @@ pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
         other_descriptors: OTHER_DESCRIPTORS
             + lanes * DESCRIPTORS_A_LANE
             + to_replicas * DESCRIPTORS_A_CONNECTION
+            + to_masters
+            + masters * OTHERS_A_MASTER
             + listeners
             + workers
             + admin,
         mappings: connections * MAPPINGS_A_CONNECTION + other_mappings,
         other_mappings,
+    }
+}
+
+/// How many masters the Redis Cluster of this configuration has, as far as its URL tells; none if there is no cluster.
+fn masters(config: &Config) -> u64 {
+    let url = config.redis.as_ref();
+    let url = url.and_then(|redis| redis_url::parse(redis.url.expose()).ok());
+    match url {
+        Some(url) if matches!(url.topology, Topology::Cluster) => {
+            FEWEST_MASTERS.max(url.addresses.len() as u64)
+        }
+        _ => 0,
     }
 }
 

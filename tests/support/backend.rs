@@ -12,6 +12,8 @@ pub struct Backend {
     pub dir: Dir,
     pub database_url: String,
     pub redis_url: Option<String>,
+    /// Another one than by default: in a cluster, which has no databases, what keeps tests apart.
+    pub redis_prefix: Option<String>,
     pub kind: Kind,
     /// The URL leads to a pooler in transaction mode.
     pub pooled: bool,
@@ -42,6 +44,7 @@ impl Backend {
             dir,
             database_url,
             redis_url: None,
+            redis_prefix: None,
             kind: Kind::Sqlite,
             pooled: false,
         }
@@ -61,6 +64,7 @@ impl Backend {
             dir: Dir::new(),
             database_url: database.url(),
             redis_url: redis.map(Redis::url),
+            redis_prefix: None,
             kind: Kind::Postgres(database),
             pooled: false,
         }
@@ -92,6 +96,10 @@ impl Backend {
             // There are hundreds of reloads in these tests, and steps that follow at once meet each other more often.
             .env("CANVAS_ROLL_PAUSE", "0s")
             .env("CANVAS_DATABASE_POOLER", self.pooled.to_string());
+        let canvas = match &self.redis_prefix {
+            Some(prefix) => canvas.env("CANVAS_REDIS_PREFIX", prefix),
+            None => canvas,
+        };
         match &self.redis_url {
             Some(url) => canvas.env("CANVAS_REDIS_URL", url),
             None => canvas,

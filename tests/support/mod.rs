@@ -6,6 +6,7 @@ pub mod backend;
 pub mod bystander;
 pub mod canvas;
 pub mod checker;
+pub mod cluster;
 pub mod crowd;
 pub mod dir;
 pub mod exposition;
@@ -56,6 +57,16 @@ macro_rules! through_pgbouncer {
     };
 }
 pub(crate) use through_pgbouncer;
+
+/// Runs each body over PostgreSQL, with a Redis Cluster in front.
+macro_rules! over_a_cluster {
+    ($($body:ident),+ $(,)?) => {
+        mod redis_cluster {
+            $(#[test] fn $body() { $crate::support::cluster::on_a_cluster(super::$body); })+
+        }
+    };
+}
+pub(crate) use over_a_cluster;
 
 /// Runs each body over every store: `over_both_stores!(a, b)` makes the tests `sqlite::a`, `postgres_redis::a`
 /// and so on from `fn a(backend: &Backend)`.

@@ -60,6 +60,10 @@ fn bad_values_are_refused_by_name_and_origin() {
             .problem();
         assert!(problem.contains(says), "{key}: {problem}");
     }
+    let problem = Case::new()
+        .args(&["--redis-url=redis+cluster://h", "--redis-prefix=a{b"])
+        .problem();
+    assert!(problem.starts_with("--redis-prefix: a brace"), "{problem}");
     // A bad value under a good one is a mistake all the same, and all mistakes come at once.
     let error = Case::new()
         .env("CANVAS_LANES", "0")

@@ -1,0 +1,381 @@
+//! A Redis Cluster of three masters and their replicas: batches are split by slot, masters die, fall silent or give way, and slots move,
+//! all under load; no request fails, and nothing old is answered by any host. Over TLS, and by a user that may do only what
+//! README says.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::admin::{admin_of, metrics};
+use crate::checker::assert_coherent;
+use crate::support::checker::{Verdict, check};
+use crate::support::cluster::{ACL, Cluster};
+use crate::support::http::Request;
+use crate::support::load::{Load, Style};
+use crate::support::shoes::{create, draft, list_target, put};
+use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
+
+/// Of an answer on another host: half a second where a subscription was lost; a busy machine may keep a process from running for
+/// long.
+const LAG: Duration = Duration::from_secs(5);
+
+fn serve(backend: &Backend, more: &[&str]) -> Server {
+    let mut server = backend
+        .canvas()
+        .workers(2)
+        .args(["--request-timeout", "2s", "--l1-ttl", "1h"])
+        .args(more)
+        .start();
+    server.allow("redis");
+    server
+}
+
+fn prefix(backend: &Backend) -> &str {
+    backend.redis_prefix.as_deref().expect("a prefix")
+}
+
+/// Reads shoes that nobody has asked for yet until each of these servers has had one to keep.
+#[track_caller]
+fn wait_until_used(cluster: &Cluster, masters: &[usize], backend: &Backend, server: &Server) {
+    static NEXT: AtomicU64 = AtomicU64::new(100_000);
+    let first = NEXT.fetch_add(10_000, Ordering::Relaxed);
+    let mut shoe = first;
+    let fresh = |key: &String| {
+        let shoe = key.rsplit_once(":shoe:v1:").map(|(_, shoe)| shoe.parse());
+        shoe.is_some_and(|shoe| (first..first + 10_000).contains(&shoe.expect("a number")))
+    };
+    wait_until(PATIENCE, "the masters to be filled", || {
+        for _ in 0..20 {
+            server.get(&list_target(shoe as i64)).expect(200);
+            shoe += 1;
+        }
+        masters.iter().all(|master| {
+            let keys = cluster.keys(*master, prefix(backend));
+            // A lease is not enough.
+            let filled = |key: &String| {
+                let value = cluster.value_at(*master, key);
+                value.is_some_and(|value| value.ends_with(":[]"))
+            };
+            keys.iter().filter(|key| fresh(key)).any(filled)
+        })
+    });
+}
+
+fn requests(id: i64) -> Vec<Request> {
+    let mut requests: Vec<Request> = (0..100)
+        .map(|shoe| Request::new("GET", &list_target(shoe)))
+        .collect();
+    requests.extend((0..20).map(|turn| put(id, draft(7, &[("img1", &turn.to_string())]))));
+    requests
+}
+
+#[test]
+fn all_masters_are_used_and_what_is_there_is_found() {
+    let cluster = Cluster::shared();
+    let backend = cluster.backend();
+    let canvas = backend.canvas().workers(1);
+    let server = canvas
+        .args(["--l1-bytes", "0", "--admin", "127.0.0.1:0"])
+        .start();
+    let masters: Vec<usize> = cluster
+        .nodes(0)
+        .iter()
+        .filter(|node| node.is_master)
+        .map(|node| node.server)
+        .collect();
+    assert_eq!(masters.len(), 3);
+    wait_until_used(cluster, &masters, &backend, &server);
+    let id = create(&server, 7, &[("img1", "a")]);
+    // The first question for a bucket begins its epoch, the next one fills.
+    for shoe in (0..60).chain(0..60) {
+        server.get(&list_target(shoe)).expect(200);
+    }
+    let admin = admin_of(&server);
+    let hits = || metrics(admin).value("canvas_cluster_cache_hits_total{layer=\"redis\"}");
+    let before = hits();
+    // A shoe that was written to is not filled while its tombstone is there.
+    for shoe in (0..60).filter(|shoe| *shoe != 7) {
+        server.get(&list_target(shoe)).expect(200);
+    }
+    assert_eq!(hits() - before, 59.0);
+    server
+        .call(&put(id, draft(8, &[("img1", "b")])))
+        .expect(200);
+    assert_eq!(
+        server.get(&list_target(8)).expect(200).json()[0]["img1"],
+        "b"
+    );
+    assert_eq!(
+        server
+            .get(&list_target(7))
+            .expect(200)
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(0)
+    );
+    server.stop();
+}
+
+#[test]
+fn masters_that_give_way_fall_silent_or_die_fail_no_request() {
+    let _machine = alone();
+    let cluster = Cluster::start();
+    let backend = cluster.backend();
+    let server = serve(&backend, &[]);
+    let id = create(&server, 7, &[("img1", "a")]);
+    let load = Load::start(server.address(), Style::Paced, 4, requests(id));
+    load.wait_for_answers(200);
+    let replicas = [0, 1, 2].map(|master| cluster.replica_of(master));
+    let mut said = server.log_length();
+    let mut wait_for_it = || {
+        server.wait_for_line_after(said, "redis: the masters of the cluster are");
+        said = server.log_length();
+        load.wait_for_answers(200);
+    };
+    cluster.promote(replicas[0]);
+    wait_for_it();
+    println!("gave way");
+    cluster.freeze(1);
+    wait_until(
+        PATIENCE,
+        "another master in place of the silent one",
+        || cluster.is_master(replicas[1], 2),
+    );
+    wait_for_it();
+    cluster.thaw(1);
+    load.wait_for_answers(200);
+    println!("fell silent");
+    cluster.kill(2);
+    wait_until(PATIENCE, "another master in place of the dead one", || {
+        cluster.is_master(replicas[2], replicas[0])
+    });
+    wait_for_it();
+    let tally = load.stop();
+    tally.report("masters that give way, fall silent and die");
+    tally.assert_all_ok();
+    wait_until_used(&cluster, &replicas, &backend, &server);
+}
+
+#[track_caller]
+fn assert_nothing_failed(verdict: &Verdict) {
+    assert_eq!(
+        (verdict.refused, verdict.unknown),
+        (0, 0),
+        "requests failed"
+    );
+}
+
+#[test]
+fn two_hosts_are_coherent_while_masters_give_way_and_slots_move() {
+    let _machine = alone();
+    let cluster = Cluster::start();
+    for more in [&["--l1-bytes", "0"][..], &[]] {
+        let backend = cluster.backend();
+        let (here, there) = (serve(&backend, more), serve(&backend, more));
+        let mut turns = 0;
+        let verdict = check(&[&here, &there], LAG, Duration::from_secs(5), || {
+            let master = cluster.master_of(0, 0);
+            match turns {
+                1 => cluster.promote(cluster.replica_of(master)),
+                // Three buckets, and back.
+                2 => cluster.reshard(master, cluster.master_of(16383, 0), 700),
+                3 => cluster.reshard(master, cluster.master_of(9000, 0), 200),
+                _ => {}
+            }
+            turns += 1;
+        });
+        assert_coherent(
+            &format!("a failover and slots that move, two hosts {more:?}"),
+            &verdict,
+        );
+        assert_nothing_failed(&verdict);
+        assert!(turns > 3, "nothing has moved");
+        cluster.wait_until_whole();
+    }
+}
+
+/// Replication is asynchronous: a tombstone dies with its master, and the next one holds the answer of before the write.
+#[test]
+fn a_tombstone_that_dies_with_its_master_lets_nothing_old_be_answered() {
+    let _machine = alone();
+    let cluster = Cluster::start();
+    let backend = cluster.backend();
+    let uncached = ["--l1-bytes", "0"];
+    let (here, there) = (serve(&backend, &uncached), serve(&backend, &uncached));
+    // Nobody may have read it before: the tombstone of its own making would be in the way for long.
+    backend.execute("insert into shoe_images (shoe_id, img1) values (7, '0')");
+    let id = there.get(&list_target(7)).expect(200).json()[0]["id"]
+        .as_i64()
+        .expect("an id");
+    let (key, master) = find(&cluster, &backend, &there, 7);
+    let replica = cluster.replica_of(master);
+    let holds = |value: Option<String>, text: &str| value.is_some_and(|value| value.contains(text));
+    let (old, new) = (r#""img1":"0""#, r#""img1":"1""#);
+    wait_until(PATIENCE, "the replica to hold the answer", || {
+        there.get(&list_target(7)).expect(200);
+        holds(cluster.copy_at(replica, &key), old)
+    });
+    cluster.cut_off(replica);
+    here.call(&put(id, draft(7, &[("img1", "1")]))).expect(200);
+    assert!(
+        holds(cluster.copy_at(replica, &key), old) && !holds(cluster.value_at(master, &key), old),
+        "the tombstone was not lost"
+    );
+    let (reads, stale, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for server in [&here, &there] {
+            let (reads, stale, over) = (&reads, &stale, &over);
+            scope.spawn(move || {
+                let mut client = server.connect();
+                while !over.load(Ordering::Relaxed) {
+                    let rows = client.get(&list_target(7)).expect("an answer").expect(200);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                    let is_old = rows.json()[0]["img1"] != "1";
+                    stale.fetch_add(u64::from(is_old), Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            cluster.kill(master);
+            let by = (master + 1) % 3;
+            wait_until(PATIENCE, "another master", || {
+                cluster.is_master(replica, by)
+            });
+            wait_until(PATIENCE, "the new master to be filled", || {
+                holds(cluster.value_at(replica, &key), new)
+            });
+        }));
+        over.store(true, Ordering::Relaxed);
+        done.expect("a failover");
+    });
+    let (reads, stale) = (reads.into_inner(), stale.into_inner());
+    println!("a lost tombstone: {reads} reads, {stale} stale");
+    assert!(reads > 100, "{reads} reads");
+    assert_eq!(stale, 0, "of {reads} reads");
+}
+
+/// The key of a shoe, and the master that has it.
+#[track_caller]
+fn find(cluster: &Cluster, backend: &Backend, server: &Server, shoe: i64) -> (String, usize) {
+    let mut found = None;
+    // The first question for a bucket begins its epoch, and leaves no key. The answer to it is kept by the worker that was asked.
+    wait_until(PATIENCE, "a master to have the key", || {
+        for (_, mut client) in server.one_client_per_worker() {
+            client
+                .get(&list_target(shoe))
+                .expect("an answer")
+                .expect(200);
+        }
+        found = (0..3).find_map(|master| {
+            let keys = cluster.keys(master, prefix(backend));
+            let ending = format!(":shoe:v1:{shoe}");
+            let key = keys.into_iter().find(|key| key.ends_with(&ending))?;
+            Some((key, master))
+        });
+        found.is_some()
+    });
+    found.expect("a key")
+}
+
+/// While a slot moves, a key that was moved already is marked where it is now, and other hosts hear of the write at once.
+#[test]
+fn a_write_reaches_a_key_that_has_gone_ahead() {
+    let cluster = Cluster::start();
+    let backend = cluster.backend();
+    let (here, there) = (serve(&backend, &[]), serve(&backend, &[]));
+    backend.execute("insert into shoe_images (shoe_id, img1) values (7, '0')");
+    let shown = |server: &Server| {
+        let row = server.get(&list_target(7)).expect(200).json()[0].clone();
+        let name = row["img1"].as_str().expect("a name").to_owned();
+        (row["id"].as_i64().expect("an id"), name)
+    };
+    let (id, _) = shown(&there);
+    let (key, from) = find(&cluster, &backend, &there, 7);
+    wait_until(PATIENCE, "the answer to be kept", || {
+        cluster
+            .value_at(from, &key)
+            .is_some_and(|value| value.contains(r#""img1":"0""#))
+    });
+    let to = (from + 1) % 3;
+    let slot = cluster.slot_of(&key);
+    cluster.open_slot(slot, from, to);
+    cluster.migrate(&key, from, to);
+    // As often as there are workers, and more: each has its own cache and its own connections.
+    for turn in 1..=8 {
+        assert_eq!(shown(&there).1, (turn - 1).to_string());
+        here.call(&put(id, draft(7, &[("img1", &turn.to_string())])))
+            .expect(200);
+        assert_eq!(shown(&here).1, turn.to_string());
+        assert_eq!(
+            cluster.value_at(to, &key).as_deref(),
+            Some("-"),
+            "no tombstone"
+        );
+        wait_until(Duration::from_secs(1), "the other host to hear", || {
+            shown(&there).1 == turn.to_string()
+        });
+    }
+    assert_eq!(cluster.value_at(from, &key), None);
+    // What is left of the slot goes, too.
+    for key in cluster.keys(from, prefix(&backend)) {
+        if cluster.slot_of(&key) == slot {
+            cluster.migrate(&key, from, to);
+        }
+    }
+    cluster.close_slot(slot, from, to);
+    // What was filled on the old master is not believed on the new one, which fills anew.
+    let tag = key.split_once(":shoe:").expect("a shoe's key").0.to_owned();
+    let mut shoe = 1000;
+    wait_until(PATIENCE, "the new master to be filled", || {
+        shoe += 20;
+        (shoe..shoe + 20).for_each(|shoe| drop(here.get(&list_target(shoe)).expect(200)));
+        let keys = cluster.keys(to, &tag);
+        let filled = |key: &String| {
+            cluster
+                .value_at(to, key)
+                .is_some_and(|value| value.ends_with(":[]"))
+        };
+        keys.iter().any(filled)
+    });
+    assert_eq!(
+        (shown(&here).1, shown(&there).1),
+        ("8".to_owned(), "8".to_owned())
+    );
+}
+
+#[test]
+fn a_cluster_over_tls_is_used_and_no_other() {
+    let cluster = Cluster::over_tls();
+    let mut backend = cluster.backend();
+    let server = serve(&backend, &[]);
+    let keys = || {
+        (0..3).map(|server| {
+            let size = cluster.ask(server, &["DBSIZE"]).expect("a number of keys");
+            size.trim().parse::<u64>().expect("a number")
+        })
+    };
+    let mut shoe = 1000;
+    wait_until(PATIENCE, "the masters to be filled", || {
+        shoe += 20;
+        (shoe..shoe + 20).for_each(|shoe| drop(server.get(&list_target(shoe)).expect(200)));
+        keys().all(|keys| keys > 3)
+    });
+    server.stop();
+    // By the system's authorities it is a stranger.
+    let url = cluster.url();
+    backend.redis_url = url
+        .split_once("?sslrootcert=")
+        .map(|(url, _)| url.to_owned());
+    let stranger = serve(&backend, &[]);
+    stranger.get(&list_target(8)).expect(200);
+    stranger.wait_for_line("redis: not available");
+    stranger.wait_for_line("certificate");
+}
+
+#[test]
+fn readme_names_the_user_that_was_tested() {
+    let readme = include_str!("../README.md");
+    assert!(readme.contains(ACL), "README does not say `{ACL}`");
+}
