@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::admin::{admin_of, metrics};
-use crate::checker::assert_coherent;
-use crate::support::checker::{Verdict, check};
+use crate::checker::{assert_coherent, time};
+use crate::support::checker::check;
 use crate::support::cluster::{ACL, Cluster};
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
-use crate::support::shoes::{create, draft, list_target, put};
+use crate::support::shoes::{Id, create, draft, list_target, put};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
 /// Of an answer on another host: half a second where a subscription was lost; a busy machine may keep a process from running for
@@ -61,7 +61,7 @@ fn wait_until_used(cluster: &Cluster, masters: &[usize], backend: &Backend, serv
     });
 }
 
-fn requests(id: i64) -> Vec<Request> {
+fn requests(id: Id) -> Vec<Request> {
     let mut requests: Vec<Request> = (0..100)
         .map(|shoe| Request::new("GET", &list_target(shoe)))
         .collect();
@@ -157,41 +157,108 @@ fn masters_that_give_way_fall_silent_or_die_fail_no_request() {
     wait_until_used(&cluster, &replicas, &backend, &server);
 }
 
-#[track_caller]
-fn assert_nothing_failed(verdict: &Verdict) {
-    assert_eq!(
-        (verdict.refused, verdict.unknown),
-        (0, 0),
-        "requests failed"
-    );
+/// `tests/run checker 600` runs this for longer, too.
+mod checker {
+    use super::*;
+
+    /// Lets a master be silent until its replica has taken its place.
+    fn silence(cluster: &Cluster, master: usize) {
+        let replica = cluster.replica_of(master);
+        cluster.freeze(master);
+        wait_until(PATIENCE, "another master", || {
+            cluster.is_master(replica, replica)
+        });
+        cluster.thaw(master);
+        cluster.wait_until_whole();
+    }
+
+    #[test]
+    fn two_hosts_are_coherent_while_masters_give_way_and_slots_move() {
+        let _machine = alone();
+        let cluster = Cluster::start();
+        let mut random = fastrand::Rng::with_seed(7);
+        for more in [&["--l1-bytes", "0"][..], &[]] {
+            let backend = cluster.backend();
+            let (here, there) = (serve(&backend, more), serve(&backend, more));
+            let mut turns = 0;
+            let verdict = check(&[&here, &there], LAG, time(), || {
+                let mut slots = [0, 9000, 16383];
+                if turns > 3 {
+                    random.shuffle(&mut slots);
+                }
+                let [from, to, other] = slots.map(|slot| cluster.master_of(slot, 0));
+                match (turns, random.u8(..4)) {
+                    (1, _) | (4.., 0) => cluster.promote(cluster.replica_of(from)),
+                    // Two buckets, and one elsewhere.
+                    (2, _) | (4.., 1) if from != other => cluster.reshard(from, other, 512),
+                    (3, _) | (4.., 2) if from != to => cluster.reshard(from, to, 200),
+                    (4.., 3) => silence(&cluster, from),
+                    _ => {}
+                }
+                turns += 1;
+            });
+            assert_coherent(
+                &format!("masters give way and slots move, {turns} turns, two hosts {more:?}"),
+                &verdict,
+            );
+            let failed = (verdict.refused, verdict.unknown);
+            assert_eq!(failed, (0, 0), "requests failed");
+            assert!(turns > 2, "nothing has moved");
+            cluster.wait_until_whole();
+        }
+    }
 }
 
+/// A master that dies together with its replica: nobody takes its place, and the others go on.
 #[test]
-fn two_hosts_are_coherent_while_masters_give_way_and_slots_move() {
+fn a_part_that_is_lost_leaves_the_others_useful() {
     let _machine = alone();
     let cluster = Cluster::start();
-    for more in [&["--l1-bytes", "0"][..], &[]] {
-        let backend = cluster.backend();
-        let (here, there) = (serve(&backend, more), serve(&backend, more));
-        let mut turns = 0;
-        let verdict = check(&[&here, &there], LAG, Duration::from_secs(5), || {
-            let master = cluster.master_of(0, 0);
-            match turns {
-                1 => cluster.promote(cluster.replica_of(master)),
-                // Three buckets, and back.
-                2 => cluster.reshard(master, cluster.master_of(16383, 0), 700),
-                3 => cluster.reshard(master, cluster.master_of(9000, 0), 200),
-                _ => {}
-            }
-            turns += 1;
+    cluster.do_in_part();
+    let backend = cluster.backend();
+    let run = |more: &[&str]| {
+        let canvas = backend.canvas().workers(1).args(more);
+        let mut server = canvas
+            .args(["--l1-ttl", "1h", "--admin", "127.0.0.1:0"])
+            .start();
+        server.allow("redis");
+        server
+    };
+    let (uncached, cached) = (run(&["--l1-bytes", "0"]), run(&[]));
+    let pass = |server: &Server| {
+        (0..100).for_each(|shoe| drop(server.get(&list_target(shoe)).expect(200)));
+    };
+    let ending = |shoe: usize| format!(":shoe:v1:{shoe}");
+    let kept = |master| {
+        let keys = cluster.keys(master, prefix(&backend));
+        let is_kept = |shoe: &usize| keys.iter().any(|key| key.ends_with(&ending(*shoe)));
+        (0..100).filter(is_kept).count()
+    };
+    wait_until(PATIENCE, "all to be kept", || {
+        pass(&uncached);
+        kept(0) + kept(1) + kept(2) == 100
+    });
+    let rest = 100 - kept(0);
+    assert!((30..90).contains(&rest), "{rest} of 100 on two masters");
+    pass(&cached);
+    let id = create(&uncached, 1000, &[("img1", "a")]);
+    let load = Load::start(uncached.address(), Style::Paced, 4, requests(id));
+    cluster.kill(cluster.replica_of(0));
+    cluster.kill(0);
+    uncached.wait_for_line("redis: not available for");
+    load.wait_for_answers(300);
+    let tally = load.stop();
+    tally.report("a master that dies with its replica");
+    tally.assert_all_ok();
+    for (server, layer) in [(&uncached, "redis"), (&cached, "l1")] {
+        let admin = admin_of(server);
+        let series = format!("canvas_cluster_cache_hits_total{{layer=\"{layer}\"}}");
+        let hits = || metrics(admin).value(&series);
+        wait_until(PATIENCE, "what the others keep to be had", || {
+            let before = hits();
+            pass(server);
+            hits() - before >= rest as f64
         });
-        assert_coherent(
-            &format!("a failover and slots that move, two hosts {more:?}"),
-            &verdict,
-        );
-        assert_nothing_failed(&verdict);
-        assert!(turns > 3, "nothing has moved");
-        cluster.wait_until_whole();
     }
 }
 

@@ -12,8 +12,11 @@ use std::{io, thread};
 use redis::RedisResult;
 
 use super::breaker::Breaker;
+use super::event_loop::IO_TIMEOUT;
 use super::invalidations;
-use super::link::{Ask, IO_TIMEOUT, Link, describe, is_away, is_elsewhere};
+use super::link::Link;
+use super::peer::{Ask, describe, is_away, is_elsewhere};
+use super::scripts::SETTLE;
 use super::servers::{Servers, away};
 use super::shards::Shards;
 use crate::scoreboard::Scoreboard;
@@ -26,12 +29,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// How long at most after it has refused, which it will do again: twice as long each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
-
-/// Begins an epoch, and tells everybody of it. One that can't be stored, since there is no memory left, is made up for by having
-/// none: the next reader begins one. KEYS: the epoch's key. ARGV: the epoch, the channel, the message.
-const SETTLE: &str = "local set = redis.pcall('SET', KEYS[1], ARGV[1]) \
-    if type(set) == 'table' and set.err then redis.call('DEL', KEYS[1]) end \
-    redis.call('PUBLISH', ARGV[2], ARGV[3])";
 
 /// The workers of a host see a debt at about the same time; the first of them is enough.
 const SPREAD: u64 = 100;

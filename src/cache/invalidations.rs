@@ -1,32 +1,9 @@
-//! Hearing of the writes of other hosts: each worker subscribes to a channel of the Redis that they share. While the
-//! subscription stands, every write committed elsewhere kills this host's answers within one message; while it doesn't,
-//! the worker's own cache is passed by, and what it held is not believed afterwards. In a cluster it subscribes at every master, and
-//! the subscription stands while all of them do.
+//! What hosts that share a Redis tell each other of their writes: messages, and what becomes of what is kept. Called by who writes, and
+//! by `subscriptions`.
 
-use std::sync::Arc;
-use std::thread::Thread;
-use std::time::{Duration, Instant};
-use std::{io, thread};
-
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use redis::aio::PubSub;
-use redis::{Msg, RedisError, Value};
-
-use super::l1::Trust;
-use super::link::{EventLoop, describe, is_away};
-use super::servers::Servers;
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::buckets::{BUCKETS, Buckets};
 use crate::scoreboard::generations::Entry;
-use crate::store::Deadline;
-
-/// How long nothing may come before the subscription is asked for a sign of life, and how long that may take. Twice
-/// this is how long a host may go on without hearing.
-const SILENCE: Duration = Duration::from_millis(250);
-
-/// How long to leave Redis alone after the subscription broke.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// What stands for every shoe in a message, or with a number behind it for those of one bucket.
 const EVERYTHING: &str = "*";
@@ -64,7 +41,7 @@ pub(super) fn message_of(scoreboard: &Scoreboard, buckets: Buckets) -> String {
 
 /// Does what a message says. One that makes no sense kills everything: its sender is of another version, and a miss is
 /// cheap. How far the database was written is noted before anything dies: who asks for it anew must ask for that much.
-fn heed(text: &str, scoreboard: &Scoreboard) {
+pub(super) fn heed(text: &str, scoreboard: &Scoreboard) {
     let mut words = text.split(' ').peekable();
     if words.next() == Some(&format!("{:x}", scoreboard.identity())) {
         return;
@@ -98,123 +75,6 @@ fn read_place(word: &str) -> Option<(u32, u64)> {
     let (timeline, lsn) = word.strip_prefix(PLACE)?.split_once('/')?;
     let timeline = u32::from_str_radix(timeline, 16).ok()?;
     Some((timeline, u64::from_str_radix(lsn, 16).ok()?))
-}
-
-/// Starts the thread that hears, for ever. Until it does, `trust` is not given. Several times a second, whatever comes, it
-/// wakes the clerk if there is a debt: another process of this host may have made it.
-///
-/// # Errors
-/// The kernel has no thread left for us.
-pub(super) fn listen(
-    servers: Arc<Servers>,
-    channel: &str,
-    scoreboard: Scoreboard,
-    trust: Arc<Trust>,
-    clerk: Thread,
-) -> io::Result<()> {
-    let channel = channel.to_owned();
-    thread::Builder::new()
-        .name("invalidations".to_owned())
-        .spawn(move || {
-            let mut is_told = false;
-            loop {
-                let Err(error) = hear(&servers, &channel, &scoreboard, &trust, &clerk);
-                trust.suspend();
-                call_for(&clerk, &scoreboard);
-                // The breaker of the lanes' connections says that Redis is away; one voice is enough. That it is there and
-                // refuses only this thread hears of.
-                let level = match is_away(&error) || is_told {
-                    true => log::Level::Debug,
-                    false => log::Level::Warn,
-                };
-                is_told |= level == log::Level::Warn;
-                log::log!(
-                    level,
-                    "redis: writes of other hosts are not heard, so this worker's own cache is passed by: {}",
-                    describe(&error)
-                );
-                thread::sleep(PAUSE);
-            }
-        })
-        .map(drop)
-}
-
-/// A subscription at one server, and when it last gave a sign of life.
-struct Ear {
-    subscription: PubSub,
-    heard: Instant,
-}
-
-/// Hears until a subscription breaks.
-fn hear(
-    servers: &Servers,
-    channel: &str,
-    scoreboard: &Scoreboard,
-    trust: &Trust,
-    clerk: &Thread,
-) -> Result<std::convert::Infallible, RedisError> {
-    let events = EventLoop::new()?;
-    let lost = || RedisError::from(io::Error::from(io::ErrorKind::ConnectionReset));
-    // Complete answers and messages count as signs of life; bytes of one don't.
-    let in_time = || Deadline::after(SILENCE);
-    let (memberships, subscriptions) = events.run(in_time(), servers.subscribe(channel))?;
-    let mut ears: Vec<Ear> = subscriptions
-        .into_iter()
-        .map(|subscription| Ear {
-            subscription,
-            heard: Instant::now(),
-        })
-        .collect();
-    // What was told before is not known to have been heard: replicas must have that, too.
-    scoreboard.written().doubt();
-    trust.begin();
-    loop {
-        call_for(clerk, scoreboard);
-        if servers.memberships() != memberships {
-            // The old master may go on for seconds, where nobody tells anything any more, and a new one is not heard yet.
-            return Err(lost());
-        }
-        // Each by itself: what others say is no sign of life of the one that is silent.
-        let silent = ears.iter_mut().filter(|ear| ear.heard.elapsed() >= SILENCE);
-        for ponged in events.gather(in_time(), silent.map(Ear::ping)) {
-            ponged?;
-        }
-        let oldest = ears.iter().map(|ear| ear.heard.elapsed()).max();
-        let pause = SILENCE.saturating_sub(oldest.unwrap_or_default());
-        let heard = events.run(Deadline::after(pause), async {
-            let mut next: FuturesUnordered<_> = ears.iter_mut().map(Ear::listen).collect();
-            next.next().await.flatten().ok_or_else(lost)
-        });
-        match heard {
-            Ok(message) => {
-                heed(&message.get_payload::<String>()?, scoreboard);
-                // One that has always more to say must not be heard alone.
-                ears.rotate_left(1);
-            }
-            Err(error) if error.is_timeout() => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-impl Ear {
-    async fn listen(&mut self) -> Option<Msg> {
-        let message = self.subscription.on_message().next().await;
-        self.heard = Instant::now();
-        message
-    }
-
-    async fn ping(&mut self) -> Result<(), RedisError> {
-        self.subscription.ping::<Value>().await?;
-        self.heard = Instant::now();
-        Ok(())
-    }
-}
-
-fn call_for(clerk: &Thread, scoreboard: &Scoreboard) {
-    if scoreboard.marks().is_owed(Buckets::ALL) {
-        clerk.unpark();
-    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //! anything was asked for it. An answer counts only while the stamp still is the table's, so it is never older than
 //! a write that was acknowledged on this host.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
+use super::trust::Trust;
 use crate::scoreboard::generations::{Entry, Generations};
 
 /// What an entry costs besides its answer: the cache's own 21 bytes, the entry, and the heap's rounding.
@@ -119,9 +119,10 @@ impl<V: Clone> L1<V> {
     /// The stamp of what is asked for now; `None` while writes of this host move another table.
     fn stamp(&self, shoe_id: i32) -> Option<Stamp> {
         // Loaded first of all: what a write kills from here on was asked for too early.
-        let period = self.trust.period().unwrap_or(0);
+        let entry = Entry::of_shoe(shoe_id);
+        let period = self.trust.period(entry).unwrap_or(0);
         self.generations.are_everybodys().then(|| Stamp {
-            generation: self.generations.load(Entry::of_shoe(shoe_id)),
+            generation: self.generations.load(entry),
             period,
         })
     }
@@ -153,9 +154,10 @@ impl<V: Clone> L1<V> {
     /// Keeps an answer of this many bytes that was asked for after its stamp was given, at the moment `asked`: its age
     /// counts from there.
     pub fn keep(&self, shoe_id: i32, answer: V, bytes: usize, stamp: Stamp, asked: u64) {
+        let entry = Entry::of_shoe(shoe_id);
         // A write in between has made it old already: it would only take the place of another.
-        if self.trust.period() != Some(stamp.period)
-            || self.generations.load(Entry::of_shoe(shoe_id)) != stamp.generation
+        if self.trust.period(entry) != Some(stamp.period)
+            || self.generations.load(entry) != stamp.generation
         {
             return;
         }
@@ -209,51 +211,11 @@ impl<V: Clone> L1<V> {
     }
 }
 
-/// Whether this host hears of the writes of others. While it does not, nothing cached counts; once it does again,
-/// nothing of before.
-pub struct Trust {
-    /// The period of hearing, 0 while there is none.
-    period: AtomicU64,
-    periods: AtomicU64,
-}
-
-impl Trust {
-    /// For a host that has nobody to hear of.
-    pub fn always() -> Self {
-        Trust {
-            period: AtomicU64::new(1),
-            periods: AtomicU64::new(1),
-        }
-    }
-
-    /// For one that has yet to begin.
-    pub fn not_yet() -> Self {
-        Trust {
-            period: AtomicU64::new(0),
-            periods: AtomicU64::new(0),
-        }
-    }
-
-    fn period(&self) -> Option<u64> {
-        Some(self.period.load(Ordering::SeqCst)).filter(|period| *period != 0)
-    }
-
-    /// Whatever is written elsewhere from now on may go unheard.
-    pub fn suspend(&self) {
-        self.period.store(0, Ordering::SeqCst);
-    }
-
-    /// Whatever is written elsewhere from now on will be heard.
-    pub fn begin(&self) {
-        let period = self.periods.fetch_add(1, Ordering::SeqCst) + 1;
-        self.period.store(period, Ordering::SeqCst);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::scoreboard::Scoreboard;
+    use crate::scoreboard::buckets::Buckets;
 
     const TTL: u64 = 1000;
 
@@ -292,9 +254,9 @@ mod tests {
         l1.keep(7, 1, 100, stamp(l1.find(7, 0)), 0);
         assert_eq!((late(0), late(TTL + LATE - 1)), (Some(1), Some(1)));
         assert_eq!(late(TTL + LATE), None);
-        trust.suspend();
+        trust.suspend(Buckets::ALL);
         assert_eq!(late(TTL), None, "others may have written");
-        trust.begin();
+        trust.begin(Buckets::ALL);
         assert_eq!(late(TTL), None);
         l1.keep(7, 2, 100, stamp(l1.find(7, 0)), 0);
         assert_eq!(late(TTL), Some(2));
@@ -326,16 +288,16 @@ mod tests {
         assert!(!unheard.hears_others());
         l1.keep(7, 0, 100, unheard, 0);
         assert_eq!(stamp(l1.find(7, 0)), unheard);
-        trust.begin();
+        trust.begin(Buckets::ALL);
         let early = stamp(l1.find(7, 0));
         assert!(early.hears_others());
         l1.keep(7, 0, 100, unheard, 0);
         assert_eq!(stamp(l1.find(7, 0)), early);
         l1.keep(7, 1, 100, early, 0);
         assert_eq!(l1.find(7, 0), Found::Answer(1));
-        trust.suspend();
+        trust.suspend(Buckets::ALL);
         assert_eq!(stamp(l1.find(7, 0)), unheard);
-        trust.begin();
+        trust.begin(Buckets::ALL);
         let late = stamp(l1.find(7, 0));
         l1.keep(7, 1, 100, early, 0);
         assert_eq!(stamp(l1.find(7, 0)), late);
@@ -424,9 +386,9 @@ mod tests {
         let handed = old.hand_on(0);
         assert_eq!(handed.len(), 1);
         assert!(handed.into_iter().all(|one| !deaf.take_over(one, 100, 0)));
-        trust.suspend();
+        trust.suspend(Buckets::ALL);
         assert_eq!(old.hand_on(0), []);
-        trust.begin();
+        trust.begin(Buckets::ALL);
         assert_eq!(old.hand_on(0), []);
         board.divide();
         assert_eq!(old.hand_on(0), []);

@@ -1,195 +1,25 @@
-//! One connection to Redis, or one to each master of a cluster, whose every exchange ends by its deadline, and which processes they lead
-//! to.
-//!
-//! Why not `redis::Connection`: its time-outs are those of single system calls, so a Redis, or a network, that lets a byte
-//! through now and then holds a lane for as long as it likes. As with `store::postgres::session`, the thread that asks runs
-//! the crate's asynchronous connection and a timer, and whichever is first ends the exchange.
+//! Connections to one server, or to each master of a cluster, that are used together. Called by the lanes, by way of a pool, and by the
+//! clerk of the debts.
 
-use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redis::{FromRedisValue, RedisError, RedisResult};
 
 use super::breaker::Breaker;
+use super::event_loop::{EventLoop, IO_TIMEOUT};
+use super::peer::{Ask, Peer, describe, is_away};
 use super::servers::{Servers, away};
-use crate::config::redis_url::Address;
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::buckets::Buckets;
 use crate::store::Deadline;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, RedisError, RedisResult};
-use tokio::runtime::{Builder, Runtime};
-use xxhash_rust::xxh3::xxh3_64;
-
-/// How long one exchange with Redis may take, whatever it consists of. It is a cache on the same network: slower than this is
-/// down.
-pub(super) const IO_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How much of an exchange's time the masters of a cluster have to let us in.
 const PEERS_PART: f32 = 0.75;
 
 /// What stands between an epoch's own part and the process that it began in.
 const OF: char = '@';
-
-/// How much of a process's name an epoch carries: 64 bits in hexadecimal.
-const RUN_LENGTH: usize = 16;
-
-/// What a connection's bytes move on, while the thread that waits for them is here.
-pub(super) struct EventLoop(Option<Runtime>);
-
-impl EventLoop {
-    /// # Errors
-    /// The kernel has no descriptors left for us.
-    pub(super) fn new() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        Ok(EventLoop(Some(runtime)))
-    }
-
-    /// Runs several to their ends or to the deadline, in the order in which they are given.
-    ///
-    /// # Errors
-    /// Of each its own; a time-out of ours, where its end did not come first.
-    pub(super) fn gather<T>(
-        &self,
-        deadline: Deadline,
-        exchanges: impl Iterator<Item = impl Future<Output = RedisResult<T>>>,
-    ) -> Vec<RedisResult<T>> {
-        let mut answers = Vec::new();
-        let mut pending = FuturesUnordered::new();
-        for (place, exchange) in exchanges.enumerate() {
-            answers.push(None);
-            pending.push(async move { (place, exchange.await) });
-        }
-        // Its failure is that of those that have no answer.
-        let _ = self.run(deadline, async {
-            while let Some((place, answer)) = pending.next().await {
-                answers[place] = Some(answer);
-            }
-            Ok(())
-        });
-        let answers = answers.into_iter();
-        answers
-            .map(|answer| answer.unwrap_or_else(|| Err(timed_out())))
-            .collect()
-    }
-
-    /// Runs an exchange to its end or to the deadline, whichever is first, however its bytes come.
-    ///
-    /// # Errors
-    /// Those of the exchange; a time-out of ours is one of the connection's.
-    pub(super) fn run<T>(
-        &self,
-        deadline: Deadline,
-        exchange: impl Future<Output = RedisResult<T>>,
-    ) -> RedisResult<T> {
-        let Some(runtime) = &self.0 else {
-            return Err(io::Error::from(ErrorKind::NotConnected).into());
-        };
-        runtime.block_on(async {
-            match tokio::time::timeout(deadline.left(), exchange).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(timed_out()),
-            }
-        })
-    }
-}
-
-fn timed_out() -> RedisError {
-    io::Error::from(ErrorKind::TimedOut).into()
-}
-
-impl Drop for EventLoop {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            // A name look-up may still be under way in a thread of the runtime: don't wait for it.
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// A command, and the buckets of the shard whose keys it is about.
-pub(super) struct Ask {
-    pub(super) buckets: Buckets,
-    pub(super) command: Cmd,
-    /// Whether it goes after a key that is on its way to another server: what must be known wherever the key is does, and has one
-    /// key. Others take such a key for one that is missing.
-    pub(super) follows: bool,
-}
-
-/// A connection to one server, and the process of Redis that it leads to: one that restarts has no connections of before.
-struct Peer {
-    address: Address,
-    buckets: Buckets,
-    connection: MultiplexedConnection,
-    /// The beginning of the `run_id` of INFO; empty where INFO is not to be had.
-    run: String,
-}
-
-impl Peer {
-    async fn new(servers: &Servers, address: Address, buckets: Buckets) -> RedisResult<Peer> {
-        let mut connection = servers.connect(&address).await?;
-        let mut command = redis::cmd("INFO");
-        let info: RedisResult<String> = command.arg("server").query_async(&mut connection).await;
-        let run = match info {
-            Ok(info) => run_of(&info),
-            // An access list may keep it from us. A master that may become another one must say who it is.
-            Err(error) if !is_away(&error) && !servers.may_change() => String::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Peer {
-            address,
-            buckets,
-            connection,
-            run,
-        })
-    }
-
-    /// A number that stands for the process.
-    fn number(&self) -> u64 {
-        xxh3_64(self.run.as_bytes()).max(1)
-    }
-
-    async fn ask<T: FromRedisValue>(
-        &self,
-        ask: &Ask,
-        servers: &Servers,
-        peers: &[Peer],
-    ) -> RedisResult<T> {
-        let mut connection = self.connection.clone();
-        match ask.command.query_async(&mut connection).await {
-            Err(error) if ask.follows && error.code() == Some("ASK") => {
-                self.follow(&error, &ask.command, servers, peers).await
-            }
-            answer => answer,
-        }
-    }
-
-    /// Goes where the key has gone ahead to. The slot stays here until all its keys have: nothing else is learnt from it.
-    async fn follow<T: FromRedisValue>(
-        &self,
-        error: &RedisError,
-        command: &Cmd,
-        servers: &Servers,
-        peers: &[Peer],
-    ) -> RedisResult<T> {
-        let place = error.redirect_node().map(|(place, _)| place);
-        let address = place.and_then(|place| servers.map().place_of(place, &self.address));
-        let Some(address) = address else {
-            return Err(away(format!("{} names no server to ask", self.address)));
-        };
-        let mut connection = match peers.iter().find(|peer| peer.address == address) {
-            Some(peer) => peer.connection.clone(),
-            None => servers.connect(&address).await?,
-        };
-        let mut pipe = redis::pipe();
-        pipe.cmd("ASKING").ignore().add_command(command.clone());
-        let (answer,): (T,) = pipe.query_async(&mut connection).await?;
-        Ok(answer)
-    }
-}
 
 /// Connections to all servers that take writes, but for those that are away.
 pub(super) struct Link {
@@ -367,15 +197,6 @@ impl Link {
     }
 }
 
-fn run_of(info: &str) -> String {
-    let run = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    let letters = run.unwrap_or_default().chars();
-    letters
-        .filter(char::is_ascii_alphanumeric)
-        .take(RUN_LENGTH)
-        .collect()
-}
-
 /// r2d2's manager for Redis with deadlines: the one that the redis crate brings connects without any.
 pub(super) struct Connector {
     pub(super) servers: Arc<Servers>,
@@ -413,42 +234,5 @@ pub(super) struct Quiet;
 impl r2d2::HandleError<RedisError> for Quiet {
     fn handle_error(&self, error: RedisError) {
         log::debug!("redis: a connection attempt failed: {}", describe(&error));
-    }
-}
-
-/// Whether an error means that this connection leads to nobody who could do what a cache is for: it is broken, or what it
-/// leads to is a replica, or not up yet. A new one may lead elsewhere.
-pub(super) fn is_away(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_connection_dropped()
-        || matches!(
-            error.code(),
-            Some("READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN")
-        )
-}
-
-/// Whether an error means that the key is in the care of another server of the cluster, or on its way there.
-pub(super) fn is_elsewhere(error: &RedisError) -> bool {
-    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
-}
-
-/// What went wrong, without anything of the connection's URL: the crate's detail may quote the server's words, which
-/// never hold a password, and the kind.
-pub(super) fn describe(error: &RedisError) -> String {
-    match error.detail() {
-        Some(detail) => format!("{} ({detail})", error.category()),
-        None => error.category().to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_process_is_found_in_what_it_says_of_itself() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:2f1c7a90b3d44e55aa66bb77cc88dd99ee00ff11\r\ntcp_port:6379\r\n";
-        assert_eq!(run_of(info), "2f1c7a90b3d44e55");
-        assert_eq!(run_of(""), "");
     }
 }

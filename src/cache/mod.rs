@@ -3,11 +3,16 @@
 mod breaker;
 mod cluster;
 mod debts;
-pub mod invalidations;
+mod event_loop;
+mod invalidations;
 pub mod l1;
 mod link;
 mod nodes;
+mod peer;
 pub mod redis;
+mod scripts;
 mod sentinels;
 mod servers;
 mod shards;
+mod subscriptions;
+pub mod trust;

@@ -30,11 +30,15 @@ use redis::{FromRedisValue, RedisResult};
 
 use super::breaker::Breaker;
 use super::debts::Debts;
+use super::event_loop::IO_TIMEOUT;
 use super::invalidations;
-use super::l1::Trust;
-use super::link::{Ask, Connector, IO_TIMEOUT, Link, Quiet, describe, is_away, is_elsewhere};
+use super::link::{Connector, Link, Quiet};
+use super::peer::{Ask, describe, is_away, is_elsewhere};
+use super::scripts::{BEGIN, FILL, FORGET, LEASE, MARK, TOMBSTONE};
 use super::servers::Servers;
 use super::shards::{Number, Shard, Shards};
+use super::subscriptions;
+use super::trust::Trust;
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::buckets::Buckets;
@@ -50,34 +54,6 @@ const TOMBSTONE_MARGIN: Duration = Duration::from_secs(12);
 /// How long Redis has even where requests have less: enough to connect. Who never lets it be reached in time would look for it again
 /// and again.
 const LEAST_PATIENCE: Duration = Duration::from_millis(50);
-
-/// What no filled value looks like: those start with their epoch and a colon.
-const TOMBSTONE: &[u8] = b"-";
-
-/// Puts a lease on each key that holds neither a tombstone, nor another's lease, nor a value of the epoch; answers with 1 for
-/// each that it got. KEYS: the keys. ARGV: the lease, the epoch with its colon, milliseconds to live.
-const LEASE: &str = "local got = {} for i, key in ipairs(KEYS) do \
-    local v = redis.pcall('GET', key) \
-    if type(v) == 'string' and (v == '-' or string.sub(v, 1, 1) == '~' or string.sub(v, 1, #ARGV[2]) == ARGV[2]) \
-    then got[i] = 0 else redis.call('SET', key, ARGV[1], 'PX', ARGV[3]) got[i] = 1 end end return got";
-
-/// Fills each key that still holds its lease. KEYS: the keys. ARGV, three for each key: the lease, milliseconds to live, the
-/// value.
-const FILL: &str = "for i, key in ipairs(KEYS) do local at = 3 * i - 2 \
-    if redis.pcall('GET', key) == ARGV[at] then redis.call('SET', key, ARGV[at + 2], 'PX', ARGV[at + 1]) end end";
-
-/// Puts a tombstone on each key, and then publishes a message if there is one. KEYS: the keys. ARGV: the tombstone, milliseconds
-/// to live, the channel and the message.
-const MARK: &str = "for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end \
-    if ARGV[3] then redis.call('PUBLISH', ARGV[3], ARGV[4]) end";
-
-/// Begins an epoch if the one that it follows is still there. KEYS: the epoch's key. ARGV: the old one, empty for none, and
-/// the new one.
-const BEGIN: &str =
-    "if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end";
-
-/// Drops each key, but for tombstones: those are of writes that may not have committed yet.
-const FORGET: &str = "for _, key in ipairs(KEYS) do if redis.pcall('GET', key) ~= '-' then redis.call('DEL', key) end end";
 
 /// A batch of answers from Redis, and what is needed to fill what was missing.
 pub struct Lookup {
@@ -393,7 +369,7 @@ impl RedisCache {
             breaker.retire();
             messenger.unpark();
         })?;
-        invalidations::listen(
+        subscriptions::listen(
             self.servers.clone(),
             &self.channel,
             self.scoreboard,

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisConnectionInfo, RedisResult};
 
-use super::link::describe;
+use super::peer::describe;
 use super::servers::{Servers, away};
 use crate::config::redis_url::{Address, Topology};
 

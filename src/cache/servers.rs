@@ -7,7 +7,6 @@ use std::thread::Thread;
 use std::time::Duration;
 use std::{io, thread};
 
-use futures_util::future::try_join_all;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, RedisResult};
 use rustls_pki_types::ServerName;
@@ -16,8 +15,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::cluster::Map;
-use super::link::{EventLoop, IO_TIMEOUT, describe};
+use super::event_loop::{EventLoop, IO_TIMEOUT};
 use super::nodes::Kept;
+use super::peer::describe;
 use super::sentinels::{Named, Sentinels};
 use super::shards;
 use crate::config::redis_url::{self, Address, RedisUrl, Topology};
@@ -38,7 +38,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// Who takes writes, as of a number of changes.
 pub(super) struct Places {
     pub(super) changes: u64,
-    pub(super) memberships: u64,
     /// Each with the buckets that it has.
     pub(super) servers: Vec<(Address, Buckets)>,
 }
@@ -51,9 +50,8 @@ pub(super) struct Servers {
     map: Mutex<Map>,
     /// The slots of the buckets, in a cluster.
     pub(super) slots: [u16; BUCKETS],
-    /// How often anything has changed, and how often a server has come or gone. Each moves while what has changed is locked.
+    /// How often who takes writes has changed. Moves while what has changed is locked.
     pub(super) changes: AtomicU64,
-    pub(super) memberships: AtomicU64,
     watcher: OnceLock<Thread>,
 }
 
@@ -80,7 +78,6 @@ impl Servers {
             map: Mutex::default(),
             slots: shards::slots(),
             changes: AtomicU64::new(0),
-            memberships: AtomicU64::new(0),
             watcher: OnceLock::new(),
         })
     }
@@ -97,14 +94,6 @@ impl Servers {
     /// How often who takes writes has changed: what was connected before the last time may lead to one that is no longer a master.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
-    }
-
-    /// How often a master has come or gone: what was subscribed before the last time does not hear all.
-    pub(super) fn memberships(&self) -> u64 {
-        match self.is_cluster() {
-            true => self.memberships.load(Ordering::SeqCst),
-            false => self.changes(),
-        }
     }
 
     /// Has it looked up soon who takes writes: somebody found that it is not the one who should.
@@ -150,7 +139,6 @@ impl Servers {
         };
         Ok(Places {
             changes: self.changes(),
-            memberships: self.memberships(),
             servers: match self.is_cluster() {
                 true => map.owners().into_iter().collect(),
                 false => master
@@ -168,19 +156,8 @@ impl Servers {
         Ok(connection)
     }
 
-    /// Subscriptions to a channel at all servers that take writes, and as of how many memberships. In a cluster a message that is
-    /// published at one comes to all, but not to one that is cut off from the others: where it is published there, it is heard
-    /// there.
-    pub(super) async fn subscribe(&self, channel: &str) -> RedisResult<(u64, Vec<PubSub>)> {
-        let places = self.places().await?;
-        let subscriptions = places
-            .servers
-            .iter()
-            .map(|(address, _)| self.subscribe_at(address, channel));
-        Ok((places.memberships, try_join_all(subscriptions).await?))
-    }
-
-    async fn subscribe_at(&self, address: &Address, channel: &str) -> RedisResult<PubSub> {
+    /// A subscription to a channel at a server that takes writes.
+    pub(super) async fn subscribe(&self, address: &Address, channel: &str) -> RedisResult<PubSub> {
         if matches!(self.url.topology, Topology::Sentinel { .. }) {
             self.connect(address).await?;
         }

@@ -98,9 +98,11 @@ mod tests {
     use may::coroutine;
 
     use super::*;
-    use crate::cache::l1::{Found, L1, Trust};
+    use crate::cache::l1::{Found, L1};
+    use crate::cache::trust::Trust;
     use crate::http::context::Spent;
     use crate::scoreboard::Scoreboard;
+    use crate::scoreboard::buckets::Buckets;
     use crate::sys;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -138,8 +140,8 @@ mod tests {
             let late = flights.join(7, stamp(&l1, 7)).expect("the newer flight");
 
             // What other hosts wrote went unheard for a while.
-            trust.suspend();
-            trust.begin();
+            trust.suspend(Buckets::ALL);
+            trust.begin(Buckets::ALL);
             assert!(flights.join(7, stamp(&l1, 7)).is_none());
 
             assert_eq!(
@@ -216,7 +218,7 @@ mod tests {
             );
             flights.begin(7, stamp(&l1, 7), &first);
             assert!(flights.join(7, stamp(&l1, 7)).is_some());
-            trust.begin();
+            trust.begin(Buckets::ALL);
             assert!(
                 flights.join(7, stamp(&l1, 7)).is_none(),
                 "others may have written"

@@ -196,6 +196,14 @@ impl Cluster {
         });
     }
 
+    /// Has masters answer while some slots are nobody's.
+    pub fn do_in_part(&self) {
+        for server in 0..COUNT {
+            let words = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
+            assert_eq!(self.ask(server, &words).as_deref(), Some("OK "));
+        }
+    }
+
     /// Until all that are well know of each other, and the replicas follow.
     pub fn wait_until_whole(&self) {
         for server in 0..COUNT {
