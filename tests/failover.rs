@@ -29,7 +29,7 @@ fn of_two(first: &Postgres, ports: [u16; 2]) -> Backend {
 fn database(backend: &Backend) -> &Database {
     match &backend.kind {
         Kind::Postgres(database) => database,
-        Kind::Sqlite => panic!("it is on PostgreSQL"),
+        Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
     }
 }
 

@@ -68,6 +68,7 @@ const CRATES_KEPT_OUT_OF_THE_MASTER: &[&str] = &[
     "r2d2",
     "redis",
     "rusqlite",
+    "ureq",
 ];
 
 #[test]

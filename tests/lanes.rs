@@ -13,7 +13,7 @@ use crate::support::{Backend, Client, PATIENCE, Server, alone, wait_until};
 fn database(backend: &Backend) -> &Database {
     match &backend.kind {
         Kind::Postgres(database) => database,
-        Kind::Sqlite => panic!("it is on PostgreSQL"),
+        Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
     }
 }
 

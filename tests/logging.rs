@@ -222,7 +222,7 @@ fn a_journal_that_is_elsewhere_changes_nothing() {
 fn database(backend: &Backend) -> &Database {
     match &backend.kind {
         Kind::Postgres(database) => database,
-        Kind::Sqlite => panic!("it is on PostgreSQL"),
+        Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
     }
 }
 

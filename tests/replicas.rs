@@ -45,7 +45,7 @@ impl Cluster {
     fn database(&self) -> &Database {
         match &self.backend.kind {
             Kind::Postgres(database) => database,
-            Kind::Sqlite => panic!("it is on PostgreSQL"),
+            Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
         }
     }
 

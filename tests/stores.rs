@@ -1,5 +1,5 @@
-//! The stores against real databases: SQLite files and private PostgreSQL servers, which these tests start
-//! themselves. What the `Store` trait promises is tested by one body for both (`contract`).
+//! The stores against real databases: SQLite files, private PostgreSQL servers and a stand-in for CouchDB, which these tests start
+//! themselves. What the `Store` trait promises is tested by one body for all (`contract`).
 
 #[path = "stores/contract.rs"]
 mod contract;
@@ -17,3 +17,16 @@ mod server;
 mod sqlite;
 #[path = "stores/tls.rs"]
 mod tls;
+
+/// Of the other binary's workshop, what its CouchDB needs.
+#[allow(dead_code)]
+mod support {
+    #[path = "../support/couchdb.rs"]
+    pub mod couchdb;
+    #[path = "../support/dir.rs"]
+    pub mod dir;
+    #[path = "../support/process.rs"]
+    pub mod process;
+    #[path = "../support/wait.rs"]
+    pub mod wait;
+}

@@ -10,6 +10,7 @@
 //! - `coherence`: a write is visible to every worker once it is answered.
 //! - `configuration`: where settings come from, and how a wrong one is refused.
 //! - `control`: the control socket and `canvas-cluster ctl`.
+//! - `couchdb`: revisions, lost answers, documents of others, and outages of CouchDB; seeding and migrating it.
 //! - `counters`: what happens to connections and requests is counted, and told at the end.
 //! - `crowd`: many connections at once, idle or too many for the descriptors.
 //! - `degraded`: a slot whose workers don't get ready.
@@ -64,6 +65,7 @@ mod checker;
 mod coherence;
 mod configuration;
 mod control;
+mod couchdb;
 mod counters;
 mod crowd;
 mod degraded;

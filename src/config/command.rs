@@ -205,7 +205,7 @@ pub fn command() -> Command {
                     .value_name("N")
                     .default_value("4")
                     .value_parser(ValueParser::os_string())
-                    .help(format!("Connections to copy over (1 to {MOST_CONNECTIONS}); Postgres only")),
+                    .help(format!("Connections to load over (1 to {MOST_CONNECTIONS}); not for SQLite")),
             ]),
         )
         .subcommand(

@@ -126,7 +126,9 @@ impl Scheme {
     /// The URL in words.
     pub(super) fn takes(self) -> &'static str {
         match self {
-            Scheme::Database => "a database URL (sqlite:PATH, postgres://… or postgresql://…)",
+            Scheme::Database => {
+                "a database URL (sqlite:PATH, postgres://…, postgresql://…, couchdb://… or couchdbs://…)"
+            }
             Scheme::Redis => {
                 "a Redis URL (redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://)"
             }
@@ -147,7 +149,15 @@ impl Scheme {
                     url.strip_prefix(scheme)
                         .is_some_and(|rest: &str| !rest.is_empty())
                 };
-                after("sqlite:") || after("postgres://") || after("postgresql://")
+                [
+                    "sqlite:",
+                    "postgres://",
+                    "postgresql://",
+                    "couchdb://",
+                    "couchdbs://",
+                ]
+                .into_iter()
+                .any(after)
             }
             Scheme::Redis => {
                 return redis_url::parse(url)
@@ -168,9 +178,9 @@ pub(super) fn check_replicas(urls: &str) -> Result<(), String> {
     let mut count = 0;
     for url in urls.split_whitespace() {
         Scheme::Database.check(url)?;
-        if url.starts_with("sqlite:") {
+        if url.starts_with("sqlite:") || url.starts_with("couchdb") {
             return Err(
-                "the value (hidden) is an SQLite file, which has no replicas; give the URL of a PostgreSQL standby"
+                "the value (hidden) is no PostgreSQL server, and only those have replicas that are read from; give the URL of a standby"
                     .to_owned(),
             );
         }

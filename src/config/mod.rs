@@ -301,7 +301,7 @@ pub enum ApiDocs {
 pub enum Database {
     /// No URL was given: an SQLite file in the state directory.
     Embedded { path: PathBuf },
-    /// `sqlite:PATH`, `postgres://…` or `postgresql://…`; only the scheme has been checked.
+    /// `sqlite:PATH`, `postgres://…`, `postgresql://…`, `couchdb://…` or `couchdbs://…`; only the scheme has been checked.
     Url(Secret),
 }
 

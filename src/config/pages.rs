@@ -73,7 +73,7 @@ pub fn man_page(command: &Command) -> String {
          .SH SYNOPSIS\n.B canvas\\-cluster\n[\\fIOPTION\\fR ...]\n.br\n.B canvas\\-cluster\n\\fICOMMAND\\fR [\\fIOPTION\\fR ...]\n\
          .SH DESCRIPTION\n\
          A master process owns the listening sockets and starts a worker per CPU. Each worker answers requests for the\n\
-         rows of a table of shoe images, from its own memory, from Redis, or from PostgreSQL or SQLite.\n\
+         rows of a table of shoe images, from its own memory, from Redis, or from PostgreSQL, CouchDB or SQLite.\n\
          Without a database URL it serves an SQLite file that it makes itself, filled with a demo catalogue.\n\
          .SH COMMANDS\nWithout a command it serves.\n",
         roff(env!("CARGO_PKG_VERSION"))

@@ -298,7 +298,7 @@ pub(super) static SETTINGS: &[Setting] = &[
             example: "postgres://canvas@db.example.com/shoes?sslmode=verify-full",
         },
         group: Group::Database,
-        help: "The database: sqlite:PATH or postgres://…; a password in it is better kept in --database-url-file",
+        help: "The database: sqlite:PATH, postgres://… or couchdb://…; a password in it is better kept in --database-url-file",
         kind: Kind::Url {
             scheme: Scheme::Database,
             field: |v| &mut v.database_url,

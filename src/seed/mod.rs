@@ -1,10 +1,11 @@
 //! Seeding: fills a database with generated shoes, a million of them in seconds. Called by `canvas-cluster
 //! seed`, by the demo database of a first start, by tests and by benches.
 //!
-//! A seed that is killed half-way does no harm: in SQLite its one transaction never happened; in PostgreSQL
-//! a mark on the table says which rows are its own, and the next seed removes them first (see `postgres`).
+//! A seed that is killed half-way does no harm: in SQLite its one transaction never happened; in PostgreSQL and
+//! CouchDB a mark says which rows are its own, and the next seed removes them first (see `postgres` and `couchdb`).
 
 mod bar;
+mod couchdb;
 mod demo;
 mod postgres;
 mod sqlite;
@@ -123,7 +124,7 @@ pub fn generate(shoe_id: i32) -> Draft {
 }
 
 /// Loads `rows` generated shoes into the database, creating the table if it is missing. `streams` is the
-/// number of connections that load at once (PostgreSQL only; at least 1). `progress` is called several
+/// number of connections that load at once (not for SQLite; at least 1). `progress` is called several
 /// times a second, from this thread.
 ///
 /// # Errors
@@ -138,6 +139,7 @@ pub fn run(
     match url {
         DatabaseUrl::Sqlite(path) => sqlite::run(path, rows, mode, generate, progress),
         DatabaseUrl::Postgres(url) => postgres::run(url, rows, mode, streams.max(1), progress),
+        DatabaseUrl::CouchDb(url) => couchdb::run(url, rows, mode, streams.max(1), progress),
     }
 }
 

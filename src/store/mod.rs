@@ -2,12 +2,13 @@
 //! `Draft`, `Store`, `StoreError`) and opens the one that a database URL names. Called from lane threads
 //! only, for every call here blocks.
 //!
-//! The rooms within: `url` reads database URLs, `sqlite` and `postgres` are the two stores, `tls` encrypts
-//! the second's connections, `pool` hands connections out and backs off from a server that is down,
+//! The rooms within: `url` reads database URLs, `sqlite`, `postgres` and `couchdb` are the stores, `tls` encrypts the
+//! connections of the latter two, `pool` hands connections out and backs off from a server that is down,
 //! `schema` creates and checks the table, `batch` deals a query's rows out to those who asked, `row_id` is what rows are
 //! known by.
 
 mod batch;
+pub(crate) mod couchdb;
 mod pool;
 mod postgres;
 mod row_id;
@@ -20,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::couchdb::CouchStore;
 use self::postgres::PostgresStore;
 use self::sqlite::SqliteStore;
 use self::url::DatabaseUrl;
@@ -156,6 +158,7 @@ pub fn open(url: &DatabaseUrl, pool: PoolOptions) -> Result<Arc<dyn Store>, Stor
     match url {
         DatabaseUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, pool))),
         DatabaseUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(url, pool, None)?)),
+        DatabaseUrl::CouchDb(url) => Ok(Arc::new(CouchStore::open(url, pool)?)),
     }
 }
 
@@ -177,7 +180,7 @@ pub fn open_with_replicas(
 /// As [`open`].
 pub fn listen(url: &DatabaseUrl) -> Result<Option<notices::Listener>, StoreError> {
     match url {
-        DatabaseUrl::Sqlite(_) => Ok(None),
+        DatabaseUrl::Sqlite(_) | DatabaseUrl::CouchDb(_) => Ok(None),
         DatabaseUrl::Postgres(url) => postgres::listener(url).map(Some),
     }
 }

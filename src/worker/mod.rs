@@ -570,7 +570,10 @@ fn open_store(
 pub fn replica_urls(config: &Config) -> Result<Vec<PostgresUrl>, String> {
     let wrong = |why: String| Err(format!("database_read_url: {why}"));
     let on_postgres = match &config.database {
-        Database::Url(url) => !url.expose().trim_start().starts_with("sqlite:"),
+        Database::Url(url) => {
+            let url = url.expose().trim_start();
+            !url.starts_with("sqlite:") && !url.starts_with("couchdb")
+        }
         Database::Embedded { .. } => false,
     };
     if !config.database_read_urls.is_empty() && !on_postgres {

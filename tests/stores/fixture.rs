@@ -11,6 +11,7 @@ use canvas_cluster::store::{
 };
 
 use super::server::Server;
+use super::support::couchdb::CouchDb;
 
 /// A migrated, empty database and a store over it.
 pub struct Fixture {
@@ -32,6 +33,10 @@ impl Fixture {
     pub fn postgres() -> Fixture {
         let server = Server::shared();
         Fixture::at(parse(&server.socket_url(&server.database())))
+    }
+
+    pub fn couchdb() -> Fixture {
+        Fixture::at(parse(&CouchDb::shared().database().url()))
     }
 
     pub fn at(url: DatabaseUrl) -> Fixture {
@@ -56,7 +61,7 @@ impl Fixture {
     pub fn path(&self) -> PathBuf {
         match &self.url {
             DatabaseUrl::Sqlite(path) => path.clone(),
-            DatabaseUrl::Postgres(_) => panic!("not a file"),
+            DatabaseUrl::Postgres(_) | DatabaseUrl::CouchDb(_) => panic!("not a file"),
         }
     }
 }

@@ -1,12 +1,13 @@
-//! The stores that a test body runs over: SQLite, and PostgreSQL with Redis in front. Each test gets an empty
+//! The stores that a test body runs over: SQLite, and PostgreSQL or CouchDB with Redis in front. Each test gets an empty
 //! `shoe_images` of its own, made by `canvas-cluster migrate`.
 
 use super::canvas::Canvas;
+use super::couchdb::{CouchDatabase, CouchDb};
 use super::dir::Dir;
 use super::postgres::{Database, Postgres};
 use super::redis::Redis;
 use super::server::Server;
-use super::shoes::list_target;
+use super::shoes::{Id, list_target};
 
 pub struct Backend {
     pub dir: Dir,
@@ -22,6 +23,7 @@ pub struct Backend {
 pub enum Kind {
     Sqlite,
     Postgres(Database),
+    CouchDb(CouchDatabase),
 }
 
 impl Backend {
@@ -67,6 +69,33 @@ impl Backend {
             redis_prefix: None,
             kind: Kind::Postgres(database),
             pooled: false,
+        }
+    }
+
+    pub fn couchdb_redis() -> Self {
+        let backend = Backend::on_couchdb(CouchDb::shared(), Some(Redis::shared()));
+        backend.migrate();
+        backend
+    }
+
+    /// On servers that the test may break. Not yet migrated.
+    pub fn on_couchdb(couchdb: &CouchDb, redis: Option<&Redis>) -> Self {
+        let database = couchdb.database();
+        Backend {
+            dir: Dir::new(),
+            database_url: database.url(),
+            redis_url: redis.map(Redis::url),
+            redis_prefix: None,
+            kind: Kind::CouchDb(database),
+            pooled: false,
+        }
+    }
+
+    /// The database of one that is CouchDB's.
+    pub fn couch(&self) -> &CouchDatabase {
+        match &self.kind {
+            Kind::CouchDb(database) => database,
+            Kind::Sqlite | Kind::Postgres(_) => panic!("not CouchDB"),
         }
     }
 
@@ -129,7 +158,28 @@ impl Backend {
         server
     }
 
-    /// Runs a query that answers with one number, past the server.
+    /// How many rows there are, past the server.
+    #[track_caller]
+    pub fn rows(&self) -> i64 {
+        match &self.kind {
+            Kind::CouchDb(database) => database.count(),
+            Kind::Sqlite | Kind::Postgres(_) => self.count("SELECT count(*) FROM shoe_images"),
+        }
+    }
+
+    /// Whether there is a row with this id, past the server.
+    #[track_caller]
+    pub fn has_row(&self, id: Id) -> bool {
+        match &self.kind {
+            Kind::CouchDb(database) => database.ask("GET", &format!("/{id}"), "").0 == 200,
+            Kind::Sqlite | Kind::Postgres(_) => {
+                let query = format!("SELECT count(*) FROM shoe_images WHERE id = {id}");
+                self.count(&query) == 1
+            }
+        }
+    }
+
+    /// Runs a query that answers with one number, past the server. Takes SQL.
     #[track_caller]
     pub fn count(&self, query: &str) -> i64 {
         match &self.kind {
@@ -142,6 +192,7 @@ impl Backend {
                 .query_one(query, &[])
                 .expect("a row from PostgreSQL")
                 .get(0),
+            Kind::CouchDb(_) => panic!("CouchDB has no SQL: {query}"),
         }
     }
 
@@ -157,6 +208,7 @@ impl Backend {
                 .connect()
                 .batch_execute(statements)
                 .expect("statements for PostgreSQL"),
+            Kind::CouchDb(_) => panic!("CouchDB has no SQL: {statements}"),
         }
     }
 

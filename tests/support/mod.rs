@@ -7,6 +7,7 @@ pub mod bystander;
 pub mod canvas;
 pub mod checker;
 pub mod cluster;
+pub mod couchdb;
 pub mod crowd;
 pub mod dir;
 pub mod exposition;
@@ -68,7 +69,17 @@ macro_rules! over_a_cluster {
 }
 pub(crate) use over_a_cluster;
 
-/// Runs each body over every store: `over_both_stores!(a, b)` makes the tests `sqlite::a`, `postgres_redis::a`
+/// Runs each body over CouchDB's stand-in.
+macro_rules! over_couchdb {
+    ($($body:ident),+ $(,)?) => {
+        mod couchdb_redis {
+            $(#[test] fn $body() { super::$body(&$crate::support::Backend::couchdb_redis()); })+
+        }
+    };
+}
+pub(crate) use over_couchdb;
+
+/// Runs each body over both stores that speak SQL: `over_both_stores!(a, b)` makes the tests `sqlite::a`, `postgres_redis::a`
 /// and so on from `fn a(backend: &Backend)`.
 macro_rules! over_both_stores {
     ($($body:ident),+ $(,)?) => {

@@ -1,9 +1,10 @@
-//! The table `shoe_images`: created where it is missing, compared with what we need where it exists. Used
+//! The table `shoe_images`, and what stands for it in CouchDB: created where it is missing, compared with what we need where it exists. Used
 //! by `canvas-cluster migrate`, by `seed` and by the demo database.
 //!
 //! An existing table is never altered. It may have more columns than ours, in any order, as long as rows
 //! can be stored without filling them.
 
+pub(crate) mod couchdb;
 mod notify;
 pub(crate) mod postgres;
 mod sqlite;
@@ -20,9 +21,9 @@ pub(crate) const INDEX: &str = "shoe_images_shoe_id_idx";
 /// What a migration did; all false if there was nothing to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Migrated {
-    /// The table was created.
+    /// The table was created; in CouchDB the database.
     pub table: bool,
-    /// The index on `shoe_id` was created.
+    /// The index on `shoe_id` was created; in CouchDB the view.
     pub index: bool,
     /// The triggers that tell of changes were created; none if they were not asked for.
     pub notify: Option<bool>,
@@ -44,6 +45,10 @@ pub fn migrate(url: &DatabaseUrl, notify: bool) -> Result<Migrated, StoreError> 
         )),
         DatabaseUrl::Sqlite(path) => migrate_file(path),
         DatabaseUrl::Postgres(url) => postgres::migrate(url, notify),
+        DatabaseUrl::CouchDb(_) if notify => Err(StoreError::Refused(
+            "CouchDB runs no triggers: --with-notify is for PostgreSQL".to_owned(),
+        )),
+        DatabaseUrl::CouchDb(url) => couchdb::migrate(url),
     }
 }
 

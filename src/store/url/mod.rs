@@ -1,7 +1,8 @@
-//! Database URLs: `sqlite:PATH` and `postgres://…`, parsed once into types that can't be wrong. The
+//! Database URLs: `sqlite:PATH`, `postgres://…` and `couchdb://…`, parsed once into types that can't be wrong. The
 //! command line, the configuration and every tool name a database with a [`DatabaseUrl`]. A password
 //! lives in a [`Secret`] and nowhere else: neither `Display`, `Debug` nor an error text shows it.
 
+mod couchdb;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::couchdb::{COUCHDB_PORT, COUCHDBS_PORT, CouchUrl};
 use crate::config::Secret;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -28,11 +30,13 @@ pub enum DatabaseUrl {
     Sqlite(PathBuf),
     /// One or more PostgreSQL servers that hold the same database.
     Postgres(Box<PostgresUrl>),
+    /// One database of a CouchDB server.
+    CouchDb(Box<CouchUrl>),
 }
 
 impl DatabaseUrl {
-    /// Parses `sqlite:PATH`, `sqlite:///ABSOLUTE/PATH`, `postgres://…`, `postgresql://…` or libpq's
-    /// `host=… dbname=…` form.
+    /// Parses `sqlite:PATH`, `sqlite:///ABSOLUTE/PATH`, `postgres://…`, `postgresql://…`, libpq's
+    /// `host=… dbname=…` form, `couchdb://…` or `couchdbs://…`.
     ///
     /// # Errors
     /// [`UrlError`] names the part that is wrong. It never holds the password, nor a piece of the text
@@ -44,17 +48,24 @@ impl DatabaseUrl {
     /// Adds a password (from a file, a credential, `PGPASSWORD`) to a URL that holds none of its own.
     #[must_use]
     pub fn or_password(mut self, password: Option<Secret>) -> Self {
-        if let DatabaseUrl::Postgres(postgres) = &mut self
-            && postgres.password.is_none()
-        {
-            postgres.password = password;
+        let own = match &mut self {
+            DatabaseUrl::Sqlite(_) => return self,
+            DatabaseUrl::Postgres(postgres) => &mut postgres.password,
+            DatabaseUrl::CouchDb(couchdb) => &mut couchdb.password,
+        };
+        if own.is_none() {
+            *own = password;
         }
         self
     }
 
     /// Whether the URL itself holds a password, which `ps` would show if it came from the command line.
     pub fn holds_password(&self) -> bool {
-        matches!(self, DatabaseUrl::Postgres(postgres) if postgres.password.is_some())
+        match self {
+            DatabaseUrl::Sqlite(_) => false,
+            DatabaseUrl::Postgres(postgres) => postgres.password.is_some(),
+            DatabaseUrl::CouchDb(couchdb) => couchdb.password.is_some(),
+        }
     }
 }
 
@@ -216,6 +227,7 @@ impl fmt::Display for DatabaseUrl {
         match self {
             DatabaseUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             DatabaseUrl::Postgres(postgres) => postgres.fmt(f),
+            DatabaseUrl::CouchDb(couchdb) => couchdb.fmt(f),
         }
     }
 }

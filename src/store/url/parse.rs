@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 
 use super::words::Words;
-use super::{DatabaseUrl, PostgresUrl, Secret, UrlError};
+use super::{DatabaseUrl, PostgresUrl, Secret, UrlError, couchdb};
 
-const FORMS: &str = "sqlite:PATH, sqlite:///ABSOLUTE/PATH or postgres://USER@HOST/DATABASE";
+const FORMS: &str = "sqlite:PATH, sqlite:///ABSOLUTE/PATH, postgres://USER@HOST/DATABASE or couchdb://USER@HOST/DATABASE";
 pub(super) const ENCODE_HINT: &str =
     "a user name or password that holds one of @ : / ? # % must be percent-encoded";
 
@@ -26,6 +26,11 @@ pub(super) fn parse(text: &str) -> Result<DatabaseUrl, UrlError> {
     for scheme in ["postgres://", "postgresql://"] {
         if let Some(rest) = text.strip_prefix(scheme) {
             return Ok(DatabaseUrl::Postgres(Box::new(postgres(rest)?)));
+        }
+    }
+    for (scheme, tls) in [("couchdb://", false), ("couchdbs://", true)] {
+        if let Some(rest) = text.strip_prefix(scheme) {
+            return Ok(DatabaseUrl::CouchDb(Box::new(couchdb::parse(rest, tls)?)));
         }
     }
     if text.is_empty() {

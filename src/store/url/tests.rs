@@ -183,3 +183,79 @@ fn no_refusal_and_no_debug_tells_a_password() {
     let said = format!("{url} {url:?} {:#?}", Secret::new("hunter2"));
     assert!(!said.contains("hunter2") && said.contains("***"), "{said}");
 }
+
+fn couch_url(text: &str) -> CouchUrl {
+    match DatabaseUrl::parse(text) {
+        Ok(DatabaseUrl::CouchDb(url)) => *url,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn everything_in_a_couchdb_url() {
+    let url = couch_url("couchdb://us%40er:p%3Aw%2F@db.shop.test/shoes");
+    assert_eq!(
+        (url.tls, url.host.as_str(), url.port),
+        (false, "db.shop.test", COUCHDB_PORT)
+    );
+    assert_eq!(url.user.as_deref(), Some("us@er"));
+    assert_eq!(url.password.as_ref().map(Secret::expose), Some("p:w/"));
+    assert_eq!(url.authority(), "db.shop.test:5984");
+    assert_eq!(url.to_string(), "couchdb://us%40er:***@db.shop.test/shoes");
+
+    let url = couch_url(
+        "couchdbs://u@[::1]:7000/a%2Fb?sslrootcert=/ca.pem&sslcert=c.pem&sslkey=k.pem&connect_timeout=3\n",
+    );
+    assert_eq!((url.tls, url.host.as_str(), url.port), (true, "::1", 7000));
+    assert_eq!(url.authority(), "[::1]:7000");
+    assert_eq!(url.database, "a/b");
+    assert_eq!(url.sslrootcert, Some("/ca.pem".into()));
+    assert_eq!(url.connect_timeout, Some(Duration::from_secs(3)));
+    assert_eq!(url.to_string(), "couchdbs://u@[::1]:7000/a%2Fb");
+
+    let bare = couch_url("couchdbs://h/d?sslrootcert=system&connect_timeout=0");
+    assert_eq!(
+        (bare.port, bare.user, bare.password.is_some()),
+        (COUCHDBS_PORT, None, false)
+    );
+    assert!((bare.sslrootcert, bare.connect_timeout) == (None, None));
+
+    let url = DatabaseUrl::parse("couchdb://u@h/d").unwrap();
+    assert!(!url.holds_password());
+    assert!(url.or_password(Some(Secret::new("word"))).holds_password());
+}
+
+#[test]
+fn refusals_of_couchdb_urls_name_the_wrong_part_and_no_password() {
+    for (text, part) in [
+        ("couchdb://h", "names no database"),
+        ("couchdb:///d", "names no host"),
+        ("couchdb://u:p@a,b/d", "balancer"),
+        ("couchdb://h/Shoes", "database name"),
+        ("couchdb://h/_users", "database name"),
+        ("couchdb://h/%zz", "database name"),
+        ("couchdb://h:0/d", "port"),
+        ("couchdb://::1/d", "IPv6"),
+        ("couchdb://h h/d", "neither a name nor an address"),
+        ("couchdb://:hunter2@h/d", "no user name"),
+        ("couchdb://a%3Ab:hunter2@h/d", "colon"),
+        ("couchdb://h/d?sslmode=require", "`sslmode`"),
+        ("couchdb://h/d?connect_timeout=soon", "`connect_timeout`"),
+        ("couchdb://h/d?sslrootcert=x", "couchdbs://"),
+        ("couchdbs://h/d?sslcert=x", "sslcert and sslkey"),
+        ("couchdb://u:hun/ter2@h/d", "cut short"),
+        ("couchdb://u:hun?ter2@h/d", "cut short"),
+        ("couchdb://u:hun?ter2=x@h/d", "cut short"),
+        ("couchdb://u:hun:ter2@h:x/d", "port"),
+        ("couchdb://u:hun%ter2@h/d", "password"),
+    ] {
+        let said = refusal(text);
+        assert!(said.contains(part), "{text}: {said}");
+        assert!(
+            !said.contains("hun") && !said.contains("ter2"),
+            "{text}: {said}"
+        );
+    }
+    let url = couch_url("couchdb://u:hunter2@h/d");
+    assert!(!format!("{url} {url:?}").contains("hunter2"));
+}
