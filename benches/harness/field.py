@@ -176,6 +176,10 @@ class Field:
             self._redis, self._redis_port = redis, port
         return self._redis
 
+    def redis_port(self):
+        self.redis()
+        return self._redis_port
+
     def _start_postgres(self):
         user = unprivileged_user()
         home = self.folder / f"postgres-{self._next()}"
