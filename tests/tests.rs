@@ -41,6 +41,7 @@
 //! - `report`: README claims nothing that was not measured.
 //! - `sabotage`: the checker notices a server that is broken on purpose, and the master a loop that stands still (feature
 //!   `sabotage` only).
+//! - `scale`: what ARCHITECTURE reckons of many hosts is made of simulated caches that answer as the real ones do.
 //! - `secrets`: passwords and tokens are in no log, no output and no `ps`.
 //! - `service`: what a service manager is told, and the sockets that it passes and keeps.
 //! - `soak`: hundreds of reloads, changes and deaths in a row, under load; every request that is lost is accounted for, and nobody
@@ -98,6 +99,7 @@ mod replicas;
 mod report;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod scale;
 mod secrets;
 mod service;
 mod soak;

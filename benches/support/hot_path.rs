@@ -135,11 +135,16 @@ impl HotPath {
 
     /// Answers [`REQUEST`], as a connection would, into `out`.
     pub fn answer(&self, out: &mut Vec<u8>) {
+        self.answer_to(REQUEST, out);
+    }
+
+    /// Answers a request's head.
+    pub fn answer_to(&self, request: &[u8], out: &mut Vec<u8>) {
         let length = Scanner::new()
-            .scan(REQUEST, &self.limits)
+            .scan(request, &self.limits)
             .expect("a good head")
             .expect("a whole head");
-        let head = head::parse(&REQUEST[..length], &self.limits).expect("a good head");
+        let head = head::parse(&request[..length], &self.limits).expect("a good head");
         self.row.count(Counter::Requests);
         let context = Context::of(&head);
         let response = match self.app.admit(&head, &context.id) {

@@ -6,7 +6,7 @@
 use super::atomic::{AtomicU64, Ordering};
 
 /// How many entries there are. Keys share them by their hash: a write to one key costs the others of its entry a miss.
-pub(super) const ENTRIES: usize = 1 << 16;
+pub const ENTRIES: usize = 1 << 16;
 
 /// A key's place in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
