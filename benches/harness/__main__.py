@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 
-from . import budget, experiments, machine, processes, report
+from . import budget, experiments, machine, processes, report, scale
 from .bench import Bench
 from .field import Field
 from .generators import Generators
@@ -20,9 +20,9 @@ from .results import Results
 
 def arguments():
     parser = argparse.ArgumentParser(prog="benches/run", description="Measures this server beside its peers.")
-    parser.add_argument("command", nargs="?", choices=["measure", "report", "check", "list"], default="measure",
-                        help="measure (the default); report: make REPORT.md and README's block of the results again; "
-                             "check: whether they are what the results make; list: the experiments")
+    parser.add_argument("command", nargs="?", choices=["measure", "report", "check", "list", "simulate"], default="measure",
+                        help="measure (the default); report: make REPORT.md and the blocks of README and ARCHITECTURE of the results "
+                             "again; check: whether they are what the results make; list: the experiments; simulate: what caches answer, anew, into simulation.json")
     parser.add_argument("--quick", action="store_true", help="less of everything, in less than ten minutes; into target/benches/quick")
     parser.add_argument("--only", action="append", metavar="NAME", default=[],
                         choices=[experiment.NAME for experiment in experiments.ALL], help="this experiment alone; may be repeated")
@@ -52,13 +52,17 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / "results.json")
     if asked.command == "check":
-        stale = report.stale(results, out, layout.root / "README.md")
+        stale = report.stale(results, out, layout.root / "README.md", layout.root / "ARCHITECTURE.md")
         for name in stale:
             print(f"benches/run: {name} is not what results.json makes; benches/run report does that", file=sys.stderr)
-        wrong = budget.problems([experiment.NAME for experiment in experiments.ALL])
+        wrong = budget.problems([experiment.NAME for experiment in experiments.ALL]) + scale.problems(results, scale.load(out))
         for sentence in wrong:
             print(f"benches/run: {sentence}", file=sys.stderr)
         return 1 if stale or wrong else 0
+    if asked.command == "simulate":
+        scale.simulate(layout, out)
+        print(f"simulated: {out / 'simulation.json'}; benches/run report tells it in ARCHITECTURE.md")
+        return 0
     if asked.command == "measure":
         code = measure(layout, results, asked)
         # What is kept is rounded: the report is made of that, as it will be the next time.
@@ -69,9 +73,10 @@ def main():
         print("benches/run: there are no results", file=sys.stderr)
         return 1
     report.write(results, out)
-    # README shows what is committed.
+    # README and ARCHITECTURE show what is committed.
     if out == layout.benches:
         report.write_readme(results, layout.root / "README.md")
+        report.write_scale(results, out, layout.root / "ARCHITECTURE.md")
     print(f"the report: {out / 'REPORT.md'}")
     return code
 

@@ -2,7 +2,7 @@
 
 import re
 
-from . import experiments, goals, plots, stats, words
+from . import experiments, goals, plots, scale, stats, words
 from .experiments import breaking, hot, idle, reload, saturation, seeding
 from .field import label
 
@@ -72,7 +72,18 @@ def write(results, folder):
     (folder / "REPORT.md").write_text(render(results), encoding="utf-8")
 
 
-def stale(results, folder, readme):
+def write_scale(results, folder, architecture):
+    """Puts the reckoning of many hosts between ARCHITECTURE's marks anew, and draws its plot."""
+    simulated = scale.load(folder)
+    for name, draw in scale.drawings(simulated):
+        plots.save(draw, folder / "plots" / name)
+    text = architecture.read_text(encoding="utf-8")
+    fresh = scale.with_block(results, simulated, text)
+    if fresh != text:
+        architecture.write_text(fresh, encoding="utf-8")
+
+
+def stale(results, folder, readme, architecture):
     """The names of the files that are not what the results make of them; plots aside."""
     found = []
     if (folder / "REPORT.md").read_text(encoding="utf-8") != render(results):
@@ -80,6 +91,9 @@ def stale(results, folder, readme):
     text = readme.read_text(encoding="utf-8")
     if with_block(results, text) != text:
         found.append("README.md")
+    text = architecture.read_text(encoding="utf-8")
+    if scale.with_block(results, scale.load(folder), text) != text:
+        found.append("ARCHITECTURE.md")
     return found
 
 

@@ -88,7 +88,7 @@ def _command(words_of_it):
 
 
 def run(bench):
-    seconds = bench.pick(3, 0.5)
+    seconds = bench.pick(2, 0.5)
     samples = []
     for at, workers in enumerate(WORKERS):
         with bench.field.start("ours-redis", workers) as server:
