@@ -150,7 +150,8 @@ def breaking(simulated, plans, needs, cost):
         f"that `canvas-cluster tune` names; they take {gib(first)} GiB of a host, and the kernel's sockets some more. Or a balancer ends them, and its own few are all that hosts see. "
         "The replica is there to be promoted; its processors are not needed.",
 
-        f"**At 1 million** Redis breaks first: what the workers' own caches miss, {percent(1 - of_second['l1_hits'])} of the requests, is {words.number(second.redis, 2)} processors of work for its one thread. "
+        f"**At 1 million** Redis breaks first: what the workers' own caches miss, {percent(1 - of_second['l1_hits'])} of the requests, is {words.number(second.redis, 2)} processors of work for its one thread, "
+        f"{second.redis_shards} Redis at {percent(BUSY)}, and this server knows one (or its Sentinels) and no Redis Cluster. "
         f"Hosts come next, and there the network before the processors: {second.by_network} hosts by {NIC / 1e9:.0f} Gbit/s, {second.by_work} by work. The database has next to nothing to do, since Redis answers "
         f"{percent(of_second['redis_hits'])} of what it is asked; but {second.sessions} sessions, one for each lane, are more than the 100 that PostgreSQL allows by default: PgBouncer (`--database-pooler`), or more of "
         f"them. {second.balancers} balancers that take requests apart as the seed's nginx does need one in front of them that does not (DNS, anycast, one of the fourth layer).",
@@ -163,7 +164,7 @@ def breaking(simulated, plans, needs, cost):
         "two settings alone give what the table of times below says.",
 
         f"**At 10 million, one cluster is far beyond what breaks.** Redis would need {words.number(whole.redis, 2)} processors and has one. {count(whole.copies)} copies of messages a second, each of {of_whole['writes']:,.0f} writes to each of "
-        f"{whole.hosts * PROCESSORS:,} workers, are {words.number(told, 2)} of these, which no number of Redis shares out as long as every host must hear of every write; each worker hears for {percent(whole.hearing)} of its time. And the table of "
+        f"{whole.hosts * PROCESSORS:,} workers, are {words.number(told, 2)} of these. More Redis could share that; not what each worker hears, {percent(whole.hearing)} of its time, as long as every host must hear of every write. And the table of "
         f"generations wears out: it has {generations:,} entries, so {of_whole['writes']:,.0f} writes a second end every kept answer after {generations / of_whole['writes']:.1f} s on average, whoever's it is. One subscription a host instead of one "
         f"a worker would divide the copies by {PROCESSORS}, and several writes in a message what hearing costs, and a larger table is a constant; none of these is built, because none of them relieves Redis of its lookups. "
         f"In {groups[4]} groups all of it is small again: {of_parted['writes']:,.0f} writes a second in each, {generations / of_parted['writes']:.0f} s for an entry of the table, {percent(parted.hearing)} of a worker's time for hearing, "
