@@ -50,6 +50,8 @@ class Costs:
     database_read: float
     database_write: float
     balancer: float
+    # A GET of the seed's stack, rebuilt, from Redis.
+    node: float
     # KiB of an idle connection.
     idle_kib: float
     # Bytes.
@@ -106,6 +108,7 @@ def costs(results, simulated):
         database_read=median("store_us", "database", server="ours-uncached", method="GET"),
         database_write=stored["ours"],
         balancer=median("balancer_us", "hosts", setup="eight hosts behind nginx", stores="PostgreSQL and Redis", pace="closed"),
+        node=median("cpu_us", "saturation", server="node-redis", method="GET"),
         idle_kib=median("kib", "idle", server="ours"),
         response=size["response"], unchanged=size["unchanged"], kept=size["kept"],
         redis_kept=fanout.kept_bytes(results.experiments["fanout"]["data"])["median"],
