@@ -60,7 +60,11 @@ def main():
             print(f"benches/run: {sentence}", file=sys.stderr)
         return 1 if stale or wrong else 0
     if asked.command == "simulate":
-        scale.simulate(layout, out)
+        try:
+            scale.simulate(layout, out)
+        except processes.Failed as why:
+            print(f"benches/run: nothing was simulated, and simulation.json is as it was: {why}", file=sys.stderr)
+            return 1
         print(f"simulated: {out / 'simulation.json'}; benches/run report tells it in ARCHITECTURE.md")
         return 0
     if asked.command == "measure":
