@@ -26,6 +26,9 @@ PAUSE = 10
 # GiB of answers that one Redis is trusted with: of the host's, with room for a fork.
 REDIS_GIB = 10
 
+# Masters of a Redis Cluster among which keys can be spread: its buckets (src/cache/shards.rs).
+MOST_MASTERS = 64
+
 # Bytes of Ethernet, IP and TCP (with time stamps) around each segment, and of content in a full one.
 FRAME, SEGMENT = 66, 1448
 
@@ -129,10 +132,12 @@ class Need:
     hearing: float
     # Copies of messages that all Redis send a second, together.
     copies: float
-    # Of one processor, for a group's Redis, which has one thread.
+    # Masters of a group's Redis, and whether that many are enough; how much of one processor each needs, since it has one thread,
+    # and how much of that goes into copies of messages, which more masters would not share.
+    masters: int
+    enough: bool
     redis: float
-    # How many of them a group would need, by that and by memory.
-    redis_shards: int
+    telling: float
     redis_gib: float
     # SELECTs a second of all groups together; and the replicas, with which one database server more than is needed is there.
     selects: float
@@ -154,14 +159,22 @@ def with_spare(hosts):
 
 
 def reckon(plan, cell, cost):
-    """What a plan needs when its caches answer as this cell of the simulation says."""
+    """What a plan needs when its caches answer as this cell of the simulation says, with as few masters of Redis as will do; with one
+    where no number does."""
+    needs = (reckon_with(masters, plan, cell, cost) for masters in range(1, MOST_MASTERS + 1))
+    return next((need for need in needs if need.enough), None) or reckon_with(1, plan, cell, cost)
+
+
+def reckon_with(masters, plan, cell, cost):
+    """The same with so many masters of Redis in each group."""
     groups = plan["groups"]
     # All of these are of one group.
     requests, writes = plan["requests"] / groups, cell["writes"]
     reads = requests - writes
     asks_redis = reads * (1 - cell["l1_hits"])
     selects = asks_redis * (1 - cell["redis_hits"])
-    hearing = writes * cost.heard(writes) / 1e6
+    # A cluster passes each message on to all masters, and a worker subscribes at each.
+    hearing = masters * writes * cost.heard(masters * writes) / 1e6
     used = ((reads - asks_redis) * cost.hit + (asks_redis - selects) * cost.redis_hit + selects * cost.miss_of_both
             + writes * cost.write) / 1e6
     # Who hears too much has nothing left for requests.
@@ -169,17 +182,18 @@ def reckon(plan, cell, cost):
     wire = cost.response + FRAME * math.ceil(cost.response / SEGMENT)
     by_work, by_network = with_spare(used / left), with_spare(reads * wire * 8 / NIC)
     hosts = max(by_work, by_network)
-    copies = writes * hosts * PROCESSORS
+    telling = writes * hosts * PROCESSORS * cost.redis_copy(writes) / 1e6
     # Beside its lookup, a miss takes a lease and fills.
-    redis = ((asks_redis + 2 * selects) * cost.redis_read + writes * cost.redis_write + copies * cost.redis_copy(writes)) / 1e6
+    redis = telling + ((asks_redis + 2 * selects) * cost.redis_read + writes * cost.redis_write) / 1e6 / masters
     gib = cell["catalog"] * cost.redis_kept / 2**30
     # A read that fills Redis asks the primary how far it is, too: at most what a read costs.
-    primary = (writes * cost.database_write + selects * cost.database_read) / 1e6 / PROCESSORS
+    database = (writes * cost.database_write + selects * cost.database_read) / 1e6
     return Need(
-        hosts=groups * hosts, by_work=groups * by_work, by_network=groups * by_network, hearing=hearing, copies=groups * copies, redis=redis,
-        redis_shards=max(math.ceil(redis / BUSY), math.ceil(gib / REDIS_GIB)), redis_gib=gib,
-        selects=groups * selects, replicas=groups * max(1, math.ceil((writes * cost.database_write + selects * cost.database_read) / 1e6 / (PROCESSORS * BUSY))),
-        primary=primary, balancers=with_spare(plan["requests"] * cost.balancer / 1e6 / (PROCESSORS * BUSY)),
+        hosts=groups * hosts, by_work=groups * by_work, by_network=groups * by_network, hearing=hearing,
+        copies=groups * masters * writes * hosts * PROCESSORS, masters=masters, enough=redis <= BUSY and gib <= masters * REDIS_GIB,
+        redis=redis, telling=telling, redis_gib=gib, selects=groups * selects,
+        replicas=groups * max(1, math.ceil(database / (PROCESSORS * BUSY))), primary=database / PROCESSORS,
+        balancers=with_spare(plan["requests"] * cost.balancer / 1e6 / (PROCESSORS * BUSY)),
         connections=plan["requests"] * PAUSE, bits=reads * wire * 8 / hosts, sessions=hosts * PROCESSORS * LANES)
 
 

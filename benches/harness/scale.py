@@ -44,18 +44,17 @@ def problems(results, simulated):
 
 def contradictions(plans, cost):
     """What `breaking` says in words and the figures no longer do, a sentence each."""
-    needs = [capacity.reckon(plan, capacity.usual(plan), cost) for plan in plans]
-    first, second, second_parted, whole, parted = needs
-    worst = [capacity.limits(need)[0] for need in needs]
+    first, second, second_parted, whole, parted = (capacity.reckon(plan, capacity.usual(plan), cost) for plan in plans)
+    worst = [capacity.limits(capacity.reckon_with(1, plan, capacity.usual(plan), cost))[0] for plan in plans]
     said = [
         ("at 100,000 nothing but the default of --max-connections breaks",
          worst[0][1] < 1 and first.connections / first.hosts / PROCESSORS > MAX_CONNECTIONS),
         ("at 100,000 one host does the work", first.by_work == 2 and first.by_network == 2),
         ("at 1 million Redis breaks first, and hosts are bound by the network", worst[1][0] == "Redis" and worst[1][1] > 1 and second.by_network > second.by_work),
         ("PostgreSQL's default of 100 connections is too few for 1 million", second.sessions > 100),
-        ("at 10 million Redis is far beyond what it can do", worst[3][0] == "Redis" and worst[3][1] > 5),
-        # What may be taken is itself less than there is.
-        ("in groups all of it is small again", all(used < 1.2 for need in (second_parted, parted) for _, used in capacity.limits(need))),
+        ("at 1 million several masters are enough", second.enough and second.masters > 1),
+        ("at 10 million the copies are more than any master can send", not whole.enough and whole.telling > 1),
+        ("in groups all of it is small again", all(need.enough and need.masters <= 2 for need in (second_parted, parted))),
         ("balancers are as many as hosts", abs(whole.balancers / parted.hosts - 1) < 0.25),
     ]
     return [f"ARCHITECTURE says \"{sentence}\", and the figures no longer do: write `breaking` of benches/harness/scale.py anew"
@@ -130,8 +129,8 @@ def clusters(plans, needs, cost):
         ["**connections** of clients", *(f"{need.connections:,.0f}" for need in all_of)],
         ["a worker, and their memory a host", *(f"{count(need.connections / need.hosts / PROCESSORS)}, "
                                                f"{words.number(need.connections / need.hosts * cost.idle_kib / 1024**2, 2)} GiB" for need in all_of)],
-        ["**Redis** a group, by work and by memory", *(f"**{need.redis_shards}** ({words.number(need.redis, 2)} processors, "
-                                                      f"{need.redis_gib:.1f} GiB)" for need in all_of)],
+        ["**Redis** masters, in all groups", *(f"**{plan['groups'] * need.masters}**" if need.enough else "**none are enough**" for plan, need in zip(plans, all_of))],
+        ["of a processor each, for copies alone, GiB a group", *(f"{words.number(need.redis, 2)}, {words.number(need.telling, 2)}, {need.redis_gib:.1f}" for need in all_of)],
         ["SELECTs a second", *(count(need.selects) for need in all_of)],
         ["**replicas**, one a group to be promoted", *(f"**{need.replicas}**" for need in all_of)],
         ["writes a second, a group", *(count(cell["writes"]) for cell in cells)],
@@ -150,6 +149,8 @@ def breaking(simulated, plans, needs, cost):
     _, of_second, of_second_parted, of_whole, of_parted = (capacity.usual(plan) for plan in plans)
     groups = [plan["groups"] for plan in plans]
 
+    with_one = [capacity.reckon_with(1, plan, capacity.usual(plan), cost) for plan in plans]
+
     def order(need):
         return ", ".join(f"{name} {percent(used)}" for name, used in capacity.limits(need))
 
@@ -161,34 +162,35 @@ def breaking(simulated, plans, needs, cost):
     generations = simulated["generations"]
     told = whole.copies * cost.redis_copy(of_whole["writes"]) / 1e6
     return [
-        f"What a group has only one of, and how much of what that may take is needed ({percent(BUSY)} of a processor for Redis, which has one thread; {percent(BUSY)} of "
+        f"How much of what it may take a group needs, if its Redis is one ({percent(BUSY)} of a processor, since it has one thread; {percent(BUSY)} of "
         f"the primary's processors; {percent(HEARING)} of a worker's time for hearing of writes):",
-        words.table(["requests a second", "the worst first"], [[plan["name"], order(needs[plan["name"]])] for plan in plans]),
+        words.table(["requests a second", "the worst first"], [[plan["name"], order(need)] for plan, need in zip(plans, with_one)]),
 
         f"**At 100,000 a second** one host does the work and the other is there so that it may die. What breaks first is no processor but a default: "
         f"{first.connections:,.0f} clients are {count(first.connections / first.hosts / PROCESSORS)} connections a worker, and `--max-connections` is {MAX_CONNECTIONS:,}. So it is raised, with the limits "
         f"that `canvas-cluster tune` names; they take {gib(first)} GiB of a host, and the kernel's sockets some more. Or a balancer ends them, and its own few are all that hosts see. "
         "The replica is there to be promoted; its processors are not needed.",
 
-        f"**At 1 million** Redis breaks first: what the workers' own caches miss, {percent(1 - of_second['l1_hits'])} of the requests, is {words.number(second.redis, 2)} processors of work for its one thread, "
-        f"{second.redis_shards} Redis at {percent(BUSY)}, and this server knows one (or its Sentinels) and no Redis Cluster. "
+        f"**At 1 million** Redis breaks first: what the workers' own caches miss, {percent(1 - of_second['l1_hits'])} of the requests, and the messages are {words.number(with_one[1].redis, 2)} processors of work for its one thread. "
+        f"So it becomes a Redis Cluster (`redis+cluster://`) of {second.masters} masters. They share the lookups, and not the messages: what one master is told all of them tell, each to every worker, so that the copies take "
+        f"{words.number(second.telling, 2)} of a processor of each master, and each worker hears every write {second.masters} times, for {percent(second.hearing)} of its time (what the masters tell each other comes on top, and was not measured). "
         f"Hosts come next, and there the network before the processors: {second.by_network} hosts by {NIC / 1e9:.0f} Gbit/s, {second.by_work} by work. The database has next to nothing to do, since Redis answers "
         f"{percent(of_second['redis_hits'])} of what it is asked; but {second.sessions} sessions, one for each lane, are more than the 100 that PostgreSQL allows by default: PgBouncer (`--database-pooler`), or more of "
         f"them. {second.balancers} balancers that take requests apart as the seed's nginx does need one in front of them that does not (DNS, anycast, one of the fourth layer).",
 
+        f"**At 10 million, one cluster breaks, whatever is added to it.** Each of {of_whole['writes']:,.0f} writes a second is told to each of {whole.hosts * PROCESSORS:,} workers: the copies alone are {words.number(whole.telling, 2)} processors of every master, so that "
+        f"no number of masters is enough; the lookups, which they would share, are {words.number(with_one[3].redis - with_one[3].telling, 2)} more. And the table of "
+        f"generations wears out: it has {generations:,} entries, so {of_whole['writes']:,.0f} writes a second end every kept answer after {generations / of_whole['writes']:.1f} s on average, whoever's it is. One subscription a host instead of one "
+        f"a worker would divide the copies by {PROCESSORS}, several writes in a message what each costs, and a larger table is a constant: each moves the end and none takes it away, since every host goes on to hear of every write. They are not built.",
+
         "**So the shoes are parted** by `shoe_id` into groups, each a cluster of its own with its own `--database-url`, `--redis-url` and hosts, and the balancer chooses the group by the query "
         "(nginx: `split_clients $arg_shoe_id` or `hash $arg_shoe_id consistent`; HAProxy: `balance url_param shoe_id`). This server needs no change for that, since no host "
-        f"asks another one. A write names its shoe in its body, or a row by its id, which a balancer does not read: who writes, a shop's own programs, chooses the group by the same hash, and a row stays in its group. "
-        f"In {groups[2]} groups, with `--l1-ttl 60s` and `--l1-bytes 512MiB` (a message ends what another host has written, so the longer life counts only for writes past every server), a worker's cache answers {percent(of_second_parted['l1_hits'])} instead of {percent(of_second['l1_hits'])}, "
-        f"and Redis is left with {words.number(second_parted.redis, 2)} of a processor. The {second_parted.hosts} hosts instead of {second.hosts} are the spare one of each group. Without parting, the same "
-        "two settings alone give what the table of times below says.",
-
-        f"**At 10 million, one cluster is far beyond what breaks.** Redis would need {words.number(whole.redis, 2)} processors and has one. {count(whole.copies)} copies of messages a second, each of {of_whole['writes']:,.0f} writes to each of "
-        f"{whole.hosts * PROCESSORS:,} workers, are {words.number(told, 2)} of these. More Redis could share that; not what each worker hears, {percent(whole.hearing)} of its time, as long as every host must hear of every write. And the table of "
-        f"generations wears out: it has {generations:,} entries, so {of_whole['writes']:,.0f} writes a second end every kept answer after {generations / of_whole['writes']:.1f} s on average, whoever's it is. One subscription a host instead of one "
-        f"a worker would divide the copies by {PROCESSORS}, and several writes in a message what hearing costs, and a larger table is a constant; none of these is built, because none of them relieves Redis of its lookups. "
-        f"In {groups[4]} groups all of it is small again: {of_parted['writes']:,.0f} writes a second in each, {generations / of_parted['writes']:.0f} s for an entry of the table, {percent(parted.hearing)} of a worker's time for hearing, "
-        f"{words.number(parted.redis, 2)} of a processor for a Redis. What is left is the network, and the {parted.balancers} balancers in front: as many machines as there are hosts, so they are the next thing to do without, by clients that know the groups' names.",
+        "asks another one. A write names its shoe in its body, or a row by its id, which a balancer does not read: who writes, a shop's own programs, chooses the group by the same hash, and a row stays in its group. "
+        f"In {groups[4]} groups, with `--l1-ttl 60s` and `--l1-bytes 512MiB` (a message ends what another host has written, so the longer life counts only for writes past every server), all of it is small again: "
+        f"a worker's cache, which is that of a {groups[4]}th of the shoes, answers {percent(of_parted['l1_hits'])} instead of {percent(of_whole['l1_hits'])}; {of_parted['writes']:,.0f} writes a second in each group are "
+        f"{percent(parted.hearing)} of a worker's time for hearing, and {generations / of_parted['writes']:.0f} s for an entry of the table; {words.number(parted.redis, 2)} of a processor is what a Redis needs. "
+        f"At 1 million {groups[2]} groups do the same for {words.number(second_parted.redis, 2)} of a processor each, in the place of the cluster; the {second_parted.hosts} hosts instead of {second.hosts} are the spare one of each group. "
+        f"What is left at 10 million is the network, and the {parted.balancers} balancers in front: as many machines as there are hosts, so they are the next thing to do without, by clients that know the groups' names.",
 
         f"**One shoe** is what parting does not help: the most popular has {percent(hottest['first'] / 1e7)} of all requests, {count(hottest['first'])} a second at 10 million, "
         f"{hottest['first'] / 1e7 * groups[4]:.1f} times what a group has to answer on average. Each worker of its group answers it from its own cache, so hosts are added to that group; or better, `--cache-max-age` and a network of caches: "
@@ -204,9 +206,9 @@ def skews(plans, cost):
     rows = []
     for plan in plans:
         needs = [capacity.reckon(plan, cell, cost) for cell in plan["cells"]]
-        rows.append([plan["name"], *(f"{need.hosts}, {plan['groups'] * need.redis_shards}, {need.replicas}" for need in needs)])
+        rows.append([plan["name"], *(f"{need.hosts}, {plan['groups'] * need.masters if need.enough else '–'}, {need.replicas}" for need in needs)])
     return "\n\n".join([
-        "Zipf's exponent is a guess, and decides a good deal. Hosts, Redis and replicas in all groups together, at others:",
+        "Zipf's exponent is a guess, and decides a good deal. Hosts, masters of Redis (a dash where none are enough) and replicas, in all groups together, at others:",
         words.table(["requests a second", *(f"s = {exponent}" for exponent in exponents)], rows)])
 
 
