@@ -28,15 +28,20 @@ SECONDS = {
     "seeds-table": (850, 106),
 }
 
+# The same of those that are measured only when they are asked for, and count in no sum.
+APART = {
+    "couchdb": (3200, 120),
+}
+
 
 def of(name, quick):
-    return SECONDS[name][1 if quick else 0]
+    return {**SECONDS, **APART}[name][1 if quick else 0]
 
 
 def problems(names):
     """What is wrong with the table, a sentence each: an experiment without a row, a row without an experiment, a sum that is too much."""
-    found = [f"the budget has no row for {name}" for name in names if name not in SECONDS]
-    found += [f"the budget has a row for {name}, which is no experiment" for name in SECONDS if name not in names]
+    found = [f"the budget has no row for {name}" for name in names if name not in {**SECONDS, **APART}]
+    found += [f"the budget has a row for {name}, which is no experiment" for name in {**SECONDS, **APART} if name not in names]
     for column, limit, what in ((0, LIMIT, "whole"), (1, QUICK_LIMIT, "quick")):
         total = sum(row[column] for row in SECONDS.values())
         if total > limit - SPARE:

@@ -42,7 +42,8 @@ class Kind:
     label: str
     program: str
     redis: bool = False
-    # This server only: where rows are (sqlite: the demo catalogue; sqlite-rows: as many as asked for), and whether its own cache is on.
+    # This server only: where rows are (sqlite: the demo catalogue; sqlite-rows: as many as asked for; url: where one says), and whether its
+    # own cache is on.
     database: str = "postgres"
     l1: bool = True
     arguments: tuple = ()
@@ -54,6 +55,7 @@ KINDS = {
     "ours-sqlite-uncached": Kind("canvas-cluster, SQLite, no cache", "ours", database="sqlite-rows", l1=False),
     "ours": Kind("canvas-cluster", "ours"),
     "ours-uncached": Kind("canvas-cluster, no cache", "ours", l1=False),
+    "ours-elsewhere": Kind("canvas-cluster", "ours", database="url"),
     "ours-redis": Kind("canvas-cluster + Redis", "ours", redis=True),
     "ours-redis-only": Kind("canvas-cluster + Redis, no own cache", "ours", redis=True, l1=False),
     "node": Kind("Node cluster", "node"),
@@ -221,7 +223,7 @@ class Field:
     # Servers
 
     def start(self, kind, workers, cpus=None, patience=START, database="canvas"):
-        """Starts a server, on one of PostgreSQL's databases if that is where its rows are, and waits until it has answered a request."""
+        """Starts a server, on one of PostgreSQL's databases (or a URL) if that is where its rows are, and waits until it has answered a request."""
         what = KINDS[kind]
         stores = []
         if what.program != "nginx" and what.database == "postgres":
@@ -272,6 +274,8 @@ class Field:
                    "--control-socket", folder / "control.sock", "--tune-host=false"]
         if what.database == "postgres":
             env["CANVAS_DATABASE_URL"] = self.url(database)
+        if what.database == "url":
+            env["CANVAS_DATABASE_URL"] = database
         if what.database == "sqlite-rows":
             env["CANVAS_DATABASE_URL"] = f"sqlite:{self.sqlite()}"
         if what.redis:

@@ -31,21 +31,22 @@ COLUMNS = "id, shoe_id, img1, img2, img3, img4, img5, img6, img7, vid1, vid2"
 PATIENCE = 1200
 
 
-def peak_memory(command, env, cwd):
-    """Runs a program; answers with its seconds and its peak of resident memory in bytes."""
+def peak_memory(command, env, cwd, patience=PATIENCE, look=lambda: None):
+    """Runs a program; answers with its seconds and its peak of resident memory in bytes. Calls `look` again and again meanwhile."""
     begun = time.monotonic()
     process = processes.Process("the seed", command, cwd / "seed.log", env=env, cwd=cwd)
     peak = 0
     try:
         while not process.ended():
-            if time.monotonic() - begun > PATIENCE:
-                raise Failed(f"the seed did not end within {PATIENCE} s")
+            if time.monotonic() - begun > patience:
+                raise Failed(f"the seed did not end within {patience} s")
             try:
                 with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
                     found = re.search(r"VmHWM:\s+(\d+) kB", status.read())
                     peak = max(peak, int(found[1]) * 1024 if found else 0)
             except OSError:
                 pass
+            look()
             time.sleep(0.02)
         seconds = time.monotonic() - begun
         if process.child.returncode != 0:
