@@ -240,7 +240,9 @@ fn no_reader_sees_less_than_was_acknowledged_on_two_hosts() {
     let backend = Backend::on_couchdb(CouchDb::shared(), Some(&redis));
     backend.migrate();
     let start = || {
-        let canvas = backend.canvas().workers(2).args(["--l1-ttl", "1h"]);
+        // The stand-in's index takes in one write after another: more lanes would write more, and read less.
+        let canvas = backend.canvas().workers(2);
+        let canvas = canvas.args(["--l1-ttl", "1h", "--lanes", "1"]);
         let mut server = canvas.start();
         for expected in ["SIGKILL", "degraded", "not available", "store", "redis"] {
             server.allow(expected);
