@@ -319,7 +319,9 @@ fn serve(assignment: Assignment<'_>) -> Result<(), String> {
                     .map_err(failed("can't listen to the database"))?;
             }
             None => {
-                log::warn!("store: SQLite can't tell of writes, so database_notify has no effect")
+                log::warn!(
+                    "store: only PostgreSQL tells of writes, so database_notify has no effect; those made past this server are seen after l1_ttl"
+                )
             }
         }
     }

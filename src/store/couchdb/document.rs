@@ -249,3 +249,85 @@ impl Posted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(answer: Value, status: u16) -> Vec<Written> {
+        let posted: Vec<Posted> = serde_json::from_value(answer).expect("an answer");
+        let any_accepted = posted.iter().any(|posted| posted.accepted);
+        let one = |posted: &Posted| posted.written(status, any_accepted);
+        posted.iter().map(one).collect()
+    }
+
+    /// The forms that CouchDB's manual and its source have.
+    #[test]
+    fn each_document_of_a_bulk_has_its_own_end() {
+        let answer = json!([
+            {"ok": true, "id": "a", "rev": "1-x"},
+            {"id": "b", "error": "conflict", "reason": "Document update conflict."},
+            {"id": "c", "error": "forbidden", "reason": "not on Sundays"},
+            {"id": "d", "error": "doc_validation", "reason": "Bad special document member"},
+            {"id": "e", "error": "timeout", "reason": "The request timed out."},
+        ]);
+        let ends = written(answer, 201);
+        assert!(matches!(ends[0], Written::Stored));
+        assert!(matches!(ends[1], Written::Conflict));
+        assert!(
+            matches!(&ends[2], Written::Not(StoreError::Refused(why)) if why.contains("Sundays"))
+        );
+        assert!(matches!(&ends[3], Written::Not(StoreError::Failed(_))));
+        assert!(matches!(&ends[4], Written::Unknown(_)));
+    }
+
+    #[test]
+    fn what_a_quorum_does_not_have_is_doubtful() {
+        let one_of_them =
+            json!([{"ok": true, "id": "a"}, {"ok": true, "id": "b", "accepted": true}]);
+        let ends = written(one_of_them, 202);
+        assert!(matches!(ends[..], [Written::Stored, Written::Doubtful(_)]));
+        // It does not say which.
+        let ends = written(
+            json!([{"ok": true, "id": "a"}, {"id": "b", "error": "conflict"}]),
+            202,
+        );
+        assert!(matches!(
+            ends[..],
+            [Written::Doubtful(_), Written::Conflict]
+        ));
+    }
+
+    #[test]
+    fn numbers_of_javascript_are_shoes_if_they_are_whole() {
+        for (number, shoe) in [
+            (7.0, Some(7)),
+            (-0.0, Some(0)),
+            (f64::from(i32::MIN), Some(i32::MIN)),
+            (2_147_483_648.0, None),
+            (1.5, None),
+            (f64::NAN, None),
+        ] {
+            assert_eq!(whole(number), shoe, "{number}");
+        }
+        assert_eq!(generation("12-abc"), Some(12));
+        assert_eq!(generation("abc"), None);
+    }
+
+    #[test]
+    fn a_view_of_a_cluster_that_lacks_a_part_is_no_answer() {
+        let whole = json!({"total_rows": 1, "offset": 0, "rows": [
+            {"id": "a", "key": 7, "value": ["x", null, null, null, null, null, null, null, null]},
+        ]});
+        let answer: ViewAnswer = serde_json::from_value(whole.clone()).expect("an answer");
+        let rows = answer.into_rows().expect("rows");
+        assert_eq!(
+            (rows[0].shoe_id, rows[0].media[0].as_deref()),
+            (Some(7), Some("x"))
+        );
+        let mut part = whole;
+        part["errors"] = json!([{"from": "node2", "reason": "timeout"}]);
+        let answer: ViewAnswer = serde_json::from_value(part).expect("an answer");
+        assert!(matches!(answer.into_rows(), Err(StoreError::Refused(_))));
+    }
+}
