@@ -147,8 +147,16 @@ fn run(mode: Mode, sources: Sources, config: Config) -> Result<(), Failure> {
             let said = |made, what: &str| {
                 println!("{what}: {}", if made { "created" } else { "there already" })
             };
-            said(done.table, "table shoe_images");
-            said(done.index, "index on shoe_id");
+            match &database {
+                DatabaseUrl::CouchDb(url) => {
+                    said(done.table, &format!("database {}", url.database));
+                    said(done.index, "view on shoe_id");
+                }
+                DatabaseUrl::Sqlite(_) | DatabaseUrl::Postgres(_) => {
+                    said(done.table, "table shoe_images");
+                    said(done.index, "index on shoe_id");
+                }
+            }
             if let Some(made) = done.notify {
                 said(made, "triggers that tell of changes");
             }

@@ -224,7 +224,8 @@ fn a_server_with_tls_is_known_by_its_authority_and_its_name() {
         let canvas = Canvas::new(dir.path()).arg("migrate");
         canvas.env("CANVAS_DATABASE_URL", url).run()
     };
-    migrate("localhost", &ca).expect(0);
+    let made = ["database shoes: created", "view on shoe_id: created"];
+    migrate("localhost", &ca).expect(0).naming(&made);
     for (host, ca) in [("localhost", &other), ("127.0.0.1", &ca)] {
         let refused = migrate(host, ca);
         assert_ne!(refused.code, Some(0), "{host}: {refused:?}");
