@@ -63,7 +63,7 @@ impl Cluster {
         let servers = (0..COUNT).map(|number| {
             let mut config = format!(
                 "requirepass {PASSWORD}\nmasterauth {PASSWORD}\nuser canvas on >pw {ACL}\nsave \"\"\nrepl-diskless-sync-delay 0\n\
-                 cluster-enabled yes\ncluster-port {}\ncluster-node-timeout {NODE_TIMEOUT}\ncluster-replica-validity-factor 0\n",
+                 cluster-enabled yes\ncluster-port {}\ncluster-node-timeout {NODE_TIMEOUT}\ncluster-replica-validity-factor 0\ncluster-allow-replica-migration no\n",
                 free_port()
             );
             if tls {
@@ -145,16 +145,18 @@ impl Cluster {
         master.expect("somebody who serves it").server
     }
 
-    /// The replica of a master.
+    /// The replica of a master. One that was a master and has just come back may not be it yet.
     pub fn replica_of(&self, master: usize) -> usize {
-        let nodes = self.nodes(master);
-        let id = &nodes
-            .iter()
-            .find(|node| node.server == master)
-            .expect("itself")
-            .id;
-        let replica = nodes.iter().find(|node| node.of == *id);
-        replica.expect("a replica").server
+        let mut found = None;
+        wait_until(PATIENCE, "the master to have a replica", || {
+            let nodes = self.nodes(master);
+            let own = nodes.iter().find(|node| node.server == master);
+            let id = &own.expect("itself").id;
+            let replica = nodes.iter().find(|node| node.of == *id);
+            found = replica.map(|replica| replica.server);
+            found.is_some()
+        });
+        found.expect("a replica")
     }
 
     pub fn kill(&self, server: usize) {
