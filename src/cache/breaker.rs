@@ -59,7 +59,7 @@ impl Breaker {
             return false;
         }
         self.openings.fetch_add(1, Ordering::AcqRel);
-        match buckets.numbers().count() {
+        match buckets.count() {
             BUCKETS => log::warn!(
                 "redis: not available, so requests go to the database until it is back: {why}"
             ),
@@ -99,7 +99,7 @@ impl Breaker {
         self.retire();
         let before = self.down.fetch_and(!buckets.bits(), Ordering::AcqRel);
         let left = Buckets::from_bits(before).without(buckets);
-        match left.numbers().count() {
+        match left.count() {
             0 => log::info!("redis: available again"),
             some => {
                 log::info!("redis: available again, but for {some} of {BUCKETS} buckets");

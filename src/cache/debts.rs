@@ -89,7 +89,7 @@ impl Debts {
                 }
             }
         }
-        match settled.numbers().count() {
+        match settled.count() {
             0 => {}
             BUCKETS => log::info!(
                 "redis: began a new epoch, since a write could not reach it earlier, or reached another one: the cache starts empty"

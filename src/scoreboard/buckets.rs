@@ -1,6 +1,8 @@
 //! Buckets: the keys of the host in as many parts as a Redis Cluster may hold in places of their own. What is known of one
 //! server of a cluster concerns the buckets that it serves, and no others.
 
+use std::iter;
+
 use super::atomic::Ordering;
 use super::generations::{ENTRIES, Entry, Generations};
 
@@ -63,7 +65,17 @@ impl Buckets {
 
     /// Their numbers, in ascending order.
     pub fn numbers(self) -> impl Iterator<Item = usize> {
-        (0..BUCKETS).filter(move |bucket| self.meet(Buckets::one(*bucket)))
+        let mut left = self.0;
+        iter::from_fn(move || {
+            let bucket = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            // Without its lowest bit.
+            left &= left - 1;
+            Some(bucket)
+        })
+    }
+
+    pub fn count(self) -> usize {
+        self.0.count_ones() as usize
     }
 }
 
