@@ -412,6 +412,38 @@ fn a_write_reaches_a_key_that_has_gone_ahead() {
     );
 }
 
+/// It is the same process, but what it holds is what another one had, which may have missed a tombstone.
+#[test]
+fn what_a_master_held_before_it_was_a_replica_is_not_believed() {
+    let cluster = Cluster::start();
+    let backend = cluster.backend();
+    backend.execute("insert into shoe_images (shoe_id, img1) values (7, '0')");
+    let server = serve(&backend, &["--l1-bytes", "0"]);
+    let (key, master) = find(&cluster, &backend, &server, 7);
+    let keeps = || {
+        let value = cluster.value_at(master, &key);
+        value.is_some_and(|value| value.contains(r#""img1":"0""#))
+    };
+    wait_until(PATIENCE, "the answer to be kept", || {
+        server.get(&list_target(7)).expect(200);
+        keeps()
+    });
+    server.stop();
+    let replica = cluster.replica_of(master);
+    cluster.promote(replica);
+    assert_eq!(cluster.replica_of(replica), master);
+    cluster.wait_until_whole();
+    cluster.promote(master);
+    backend.execute("update shoe_images set img1 = '1'");
+    assert!(keeps(), "nothing to be believed");
+    // A server that knows of nothing that was before.
+    let server = serve(&backend, &["--l1-bytes", "0"]);
+    for _ in 0..20 {
+        let rows = server.get(&list_target(7)).expect(200);
+        assert_eq!(rows.json()[0]["img1"], "1");
+    }
+}
+
 #[test]
 fn a_cluster_over_tls_is_used_and_no_other() {
     let cluster = Cluster::over_tls();

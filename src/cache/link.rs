@@ -92,7 +92,7 @@ impl Link {
             return Err(failure.unwrap_or_else(|| away(why.unwrap_or_default())));
         }
         for peer in &peers {
-            let moved = scoreboard.marks().move_to(peer.buckets, peer.number());
+            let moved = scoreboard.marks().move_to(peer.buckets, peer.number);
             if !moved.is_empty() {
                 log::debug!("redis: {} is another process than before", peer.address);
             }
@@ -139,7 +139,7 @@ impl Link {
         self.changes == self.servers.changes()
             && self.peers.iter().all(|peer| {
                 let asked = peer.buckets.common(buckets);
-                self.scoreboard.marks().are_in(asked, peer.number())
+                self.scoreboard.marks().are_in(asked, peer.number)
             })
     }
 

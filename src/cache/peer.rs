@@ -8,9 +8,6 @@ use super::servers::{Servers, away};
 use crate::config::redis_url::Address;
 use crate::scoreboard::buckets::Buckets;
 
-/// How much of a process's name an epoch carries: 64 bits in hexadecimal.
-const RUN_LENGTH: usize = 16;
-
 /// A command, and the buckets of the shard whose keys it is about.
 pub(super) struct Ask {
     pub(super) buckets: Buckets,
@@ -25,8 +22,10 @@ pub(super) struct Peer {
     pub(super) address: Address,
     pub(super) buckets: Buckets,
     connection: MultiplexedConnection,
-    /// The beginning of the `run_id` of INFO; empty where INFO is not to be had.
+    /// What [`run_of`] makes of INFO; empty where that is not to be had.
     pub(super) run: String,
+    /// A number that stands for it.
+    pub(super) number: u64,
 }
 
 impl Peer {
@@ -40,25 +39,24 @@ impl Peer {
         buckets: Buckets,
     ) -> RedisResult<Peer> {
         let mut connection = servers.connect(&address).await?;
-        let mut command = redis::cmd("INFO");
-        let info: RedisResult<String> = command.arg("server").query_async(&mut connection).await;
+        let mut pipe = redis::pipe();
+        pipe.cmd("INFO").arg("server");
+        pipe.cmd("INFO").arg("replication");
+        let info: RedisResult<(String, String)> = pipe.query_async(&mut connection).await;
         let run = match info {
-            Ok(info) => run_of(&info),
+            Ok((server, replication)) => run_of(&server, &replication),
             // An access list may keep it from us. A master that may become another one must say who it is.
             Err(error) if !is_away(&error) && !servers.may_change() => String::new(),
             Err(error) => return Err(error),
         };
+        let number = xxh3_64(run.as_bytes()).max(1);
         Ok(Peer {
             address,
             buckets,
             connection,
             run,
+            number,
         })
-    }
-
-    /// A number that stands for the process.
-    pub(super) fn number(&self) -> u64 {
-        xxh3_64(self.run.as_bytes()).max(1)
     }
 
     /// One command and its answer. `peers` are those besides which are connected.
@@ -104,13 +102,21 @@ impl Peer {
     }
 }
 
-fn run_of(info: &str) -> String {
-    let run = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    let letters = run.unwrap_or_default().chars();
-    letters
-        .filter(char::is_ascii_alphanumeric)
-        .take(RUN_LENGTH)
-        .collect()
+/// A word of 16 letters that stands for a process and what it holds: its `run_id`, and the `master_replid` that it began when it was
+/// promoted. One that was a replica in between holds what another master had, and is not what it was. Empty without a `run_id`.
+fn run_of(server: &str, replication: &str) -> String {
+    let find = |info: &str, name: &str| {
+        let found = info.lines().find_map(|line| line.strip_prefix(name));
+        found.unwrap_or_default().to_owned()
+    };
+    let run = find(server, "run_id:");
+    match run.is_empty() {
+        true => run,
+        false => {
+            let history = find(replication, "master_replid:");
+            format!("{:016x}", xxh3_64(format!("{run} {history}").as_bytes()))
+        }
+    }
 }
 
 /// Whether an error means that this connection leads to nobody who could do what a cache is for: it is broken, or what it
@@ -144,8 +150,13 @@ mod tests {
 
     #[test]
     fn the_process_is_found_in_what_it_says_of_itself() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:2f1c7a90b3d44e55aa66bb77cc88dd99ee00ff11\r\ntcp_port:6379\r\n";
-        assert_eq!(run_of(info), "2f1c7a90b3d44e55");
-        assert_eq!(run_of(""), "");
+        let server =
+            "# Server\r\nredis_version:7.0.15\r\nrun_id:2f1c7a90b3d44e55aa66\r\ntcp_port:6379\r\n";
+        let replication = "# Replication\r\nrole:master\r\nmaster_replid:77cc88dd99ee\r\n";
+        let run = run_of(server, replication);
+        assert_eq!((run.len(), run_of(server, replication)), (16, run.clone()));
+        assert_ne!(run, run_of(server, &replication.replace("77cc", "78cc")));
+        assert_ne!(run, run_of(&server.replace("2f1c", "2f1d"), replication));
+        assert_eq!(run_of("", replication), "");
     }
 }
