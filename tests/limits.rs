@@ -8,7 +8,9 @@ use canvas_cluster::worker::needs::needs;
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::shoes::{create, draft, list_target, post};
-use crate::support::{Backend, Canvas, Dir, PATIENCE, alone, over_both_stores, wait_until};
+use crate::support::{
+    Backend, Canvas, Dir, PATIENCE, alone, over_a_cluster, over_both_stores, wait_until,
+};
 
 #[test]
 fn a_low_limit_on_open_files_is_told_once_with_its_remedy() {
@@ -357,6 +359,7 @@ fn the_readme_holds_the_table_of_limits() {
 }
 
 over_both_stores!(a_worker_takes_no_more_than_is_reckoned);
+over_a_cluster!(a_worker_takes_no_more_than_is_reckoned);
 
 fn a_worker_takes_no_more_than_is_reckoned(backend: &Backend) {
     const LANES: &str = "6";
@@ -364,7 +367,11 @@ fn a_worker_takes_no_more_than_is_reckoned(backend: &Backend) {
     let _machine = alone();
     let server = backend.canvas().workers(1).args(["--lanes", LANES]).start();
     create(&server, 7, &[("img1", "a")]);
-    let arguments = ["canvas-cluster", "--lanes", LANES].map(Into::into);
+    let mut arguments = vec!["canvas-cluster", "--lanes", LANES];
+    if let Some(url) = &backend.redis_url {
+        arguments.extend(["--redis-url", url]);
+    }
+    let arguments = arguments.into_iter().map(Into::into);
     let (_, sources) = config::parse(arguments, []).expect("a command line");
     let reckoned = needs(&sources.load().expect("a configuration"), 1);
 

@@ -257,6 +257,10 @@ mod tests {
                 "redis+sentinel://:pw@a:1,b:2/m/0?sentinel_user=u&sentinel_password=pw",
                 "redis+sentinel://:***@a:1,b:2/m/0?sentinel_user=u&sentinel_password=***",
             ),
+            (
+                "rediss+cluster://u:pw@a:1,b:2?sslrootcert=/ca.pem",
+                "rediss+cluster://u:***@a:1,b:2?sslrootcert=/ca.pem",
+            ),
             ("sqlite:/var/lib/a b.db", "sqlite:/var/lib/a b.db"),
             ("sqlite:x.db?mode=ro&key=pw", "sqlite:x.db?mode=ro&key=***"),
             ("host=h password=pw", "***"),
