@@ -7,6 +7,7 @@ mod event_loop;
 mod invalidations;
 pub mod l1;
 mod link;
+mod lookups;
 mod nodes;
 mod peer;
 pub mod redis;

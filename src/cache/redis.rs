@@ -17,15 +17,13 @@
 //!
 //! Redis is optional at every moment: when it fails, reads are misses and a breaker keeps lanes from waiting on it.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
 use redis::{FromRedisValue, RedisResult};
 
 use super::breaker::Breaker;
@@ -33,19 +31,17 @@ use super::debts::Debts;
 use super::event_loop::IO_TIMEOUT;
 use super::invalidations;
 use super::link::{Connector, Link, Quiet};
+pub use super::lookups::{Filling, Lookup};
 use super::peer::{Ask, describe, is_away, is_elsewhere};
-use super::scripts::{BEGIN, FILL, FORGET, LEASE, MARK, TOMBSTONE};
+use super::scripts::{FORGET, MARK, TOMBSTONE};
 use super::servers::Servers;
-use super::shards::{Number, Shard, Shards};
+use super::shards::{Number, Shards};
 use super::subscriptions;
 use super::trust::Trust;
 use crate::sabotage::{self, Fault};
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::buckets::Buckets;
 use crate::store::{Deadline, Fence};
-
-/// The age beyond which a read may no longer fill the cache.
-const LEASE_LIFE: Duration = Duration::from_secs(4);
 
 /// How long a tombstone outlives the last moment at which its write may begin to commit: longer than the database keeps a
 /// transaction whose COMMIT is held up on its way.
@@ -55,53 +51,23 @@ const TOMBSTONE_MARGIN: Duration = Duration::from_secs(12);
 /// and again.
 const LEAST_PATIENCE: Duration = Duration::from_millis(50);
 
-/// A batch of answers from Redis, and what is needed to fill what was missing.
-pub struct Lookup {
-    /// Element `i` answers key `i` of the batch.
-    pub found: Vec<Option<Bytes>>,
-    ticket: Option<Ticket>,
-}
-
-/// What the store answered of a shoe that a lookup missed.
-pub type Filling = (Arc<Lookup>, i32, Bytes);
-
-impl Lookup {
-    /// Whether the store's answer for this shoe will be filled in. It must be as new as the lease, or an older one would stay.
-    pub fn fills(&self, shoe_id: i32) -> bool {
-        let leased = |ticket: &Ticket| ticket.shoe_ids.binary_search(&shoe_id).is_ok();
-        self.ticket.as_ref().is_some_and(leased)
-    }
-}
-
-/// The right to fill, as of the moment before the store was asked.
-struct Ticket {
-    epochs: Epochs,
-    lease: String,
-    begun: Instant,
-    /// The shoes on whose keys the lease is, in ascending order.
-    shoe_ids: Vec<i32>,
-}
-
-/// The epochs of those shards that are believed.
-type Epochs = BTreeMap<Number, Vec<u8>>;
-
 /// The cache: a pool of connections, its breaker and the key names.
 pub struct RedisCache {
     pool: r2d2::Pool<Connector>,
     servers: Arc<Servers>,
-    shards: Arc<Shards>,
+    pub(super) shards: Arc<Shards>,
     channel: String,
-    ttl: Duration,
+    pub(super) ttl: Duration,
     tombstone_life: Duration,
     /// How long a request may wait for Redis at a time.
-    patience: Duration,
-    scoreboard: Scoreboard,
+    pub(super) patience: Duration,
+    pub(super) scoreboard: Scoreboard,
     debts: Arc<Debts>,
     breaker: Arc<Breaker>,
     /// The thread that sees to what is owed, and to Redis' return; once it is started.
     clerk: OnceLock<Thread>,
     /// What the leases of this process begin with, and how many there have been.
-    leases: (String, AtomicU64),
+    pub(super) leases: (String, AtomicU64),
 }
 
 impl RedisCache {
@@ -161,149 +127,8 @@ impl RedisCache {
         })
     }
 
-    /// Looks a batch up, and takes leases on what is missing: on the first of them, as many as `room` says of so many that the
-    /// store will be asked for. Never fails: what can't be had is missing.
-    pub fn fetch(&self, shoe_ids: &[i32], room: impl FnOnce(usize) -> usize) -> Lookup {
-        let begun = Instant::now();
-        // One for all that a lookup asks.
-        let deadline = Deadline::after(self.patience);
-        let mut found = vec![None; shoe_ids.len()];
-        let epochs = self.look_up(shoe_ids, deadline, &mut found);
-        if epochs.is_empty() {
-            return Lookup {
-                found,
-                ticket: None,
-            };
-        }
-        let mut missing: Vec<i32> = shoe_ids
-            .iter()
-            .zip(&found)
-            .filter(|(_, value)| value.is_none())
-            .map(|(shoe_id, _)| *shoe_id)
-            .collect();
-        // A lease on what nobody asks the store for would only keep others from it.
-        missing.truncate(room(missing.len()));
-        // Nor is there one where nothing is believed.
-        missing.retain(|shoe_id| epochs.contains_key(&self.shards.of_shoe(*shoe_id)));
-        // A key that is asked for twice would find its own lease in its way.
-        missing.sort_unstable();
-        missing.dedup();
-        let ticket = self.lease(epochs, missing, begun, deadline);
-        Lookup { found, ticket }
-    }
-
-    /// Puts what is there into `found`, in the order of the shoes; the epochs of those shards whose answers are believed.
-    fn look_up(&self, shoe_ids: &[i32], deadline: Deadline, found: &mut [Option<Bytes>]) -> Epochs {
-        let mut epochs = Epochs::new();
-        let marks = self.scoreboard.marks();
-        let mut groups = self.shards.group(shoe_ids);
-        let count = groups.len();
-        groups.retain(|(number, _)| !marks.is_owed(self.shards.get(*number).buckets));
-        if groups.len() < count {
-            // The clerk settles it, and by itself: a Redis that refuses would be asked by every batch otherwise.
-            self.call_clerk();
-        }
-        if groups.is_empty() {
-            return epochs;
-        }
-        let asks = groups.iter().map(|(number, places)| {
-            let shard = self.shards.get(*number);
-            let mut command = redis::cmd("MGET");
-            command.arg(&shard.epoch);
-            for place in places {
-                command.arg(shard.key(shoe_ids[*place]));
-            }
-            Ask {
-                buckets: shard.buckets,
-                command,
-                follows: false,
-            }
-        });
-        let asks: Vec<Ask> = asks.collect();
-        let Some(mut link) = self.link(&asks, deadline) else {
-            return epochs;
-        };
-        let answers = link.ask_all::<Vec<Option<Vec<u8>>>>(&asks, deadline);
-        let mut beginning = Vec::new();
-        for ((number, places), answer) in groups.iter().zip(answers) {
-            let shard = self.shards.get(*number);
-            let Some(mut values) = self.judge(&link, shard.buckets, answer) else {
-                continue;
-            };
-            let epoch = values.first_mut().and_then(Option::take);
-            let Some(epoch) = epoch
-                .clone()
-                .filter(|epoch| link.began(shard.buckets, epoch))
-            else {
-                beginning.push(begin_epoch(&link, shard, &epoch.unwrap_or_default()));
-                continue;
-            };
-            // A debt made while the batch was under way may concern one of its keys: then believe nothing of it. The debts of
-            // those who have another table aren't seen.
-            if self.scoreboard.is_divided()
-                || marks.is_owed(shard.buckets)
-                || values.len() != places.len() + 1
-            {
-                continue;
-            }
-            for (place, value) in places.iter().zip(values.into_iter().skip(1)) {
-                found[*place] = value.and_then(|value| open(value, &epoch));
-            }
-            epochs.insert(*number, epoch);
-        }
-        if !beginning.is_empty() {
-            let begun = link.ask_all::<()>(&beginning, deadline);
-            for (ask, begun) in beginning.iter().zip(begun) {
-                self.judge(&link, ask.buckets, begun);
-            }
-        }
-        epochs
-    }
-
-    /// Takes leases, as far as they are to be had.
-    fn lease(
-        &self,
-        epochs: Epochs,
-        missing: Vec<i32>,
-        begun: Instant,
-        deadline: Deadline,
-    ) -> Option<Ticket> {
-        if missing.is_empty() {
-            return None;
-        }
-        let number = self.leases.1.fetch_add(1, Ordering::Relaxed);
-        let lease = format!("{}{number}", self.leases.0);
-        let groups = self.shards.group(&missing);
-        let asks = groups.iter().filter_map(|(number, places)| {
-            let epoch = epochs.get(number)?;
-            let shoe_ids = places.iter().map(|place| missing[*place]);
-            let mut ask = self.script(LEASE, *number, shoe_ids);
-            ask.command
-                .arg(&lease)
-                .arg([epoch, &b":"[..]].concat())
-                .arg(LEASE_LIFE.as_millis() as u64);
-            Some(ask)
-        });
-        let asks: Vec<Ask> = asks.collect();
-        let answers = self.ask_all::<Vec<u8>>(&asks, deadline);
-        let mut shoe_ids: Vec<i32> = groups
-            .iter()
-            .zip(answers)
-            .flat_map(|((_, places), got)| places.iter().zip(got.unwrap_or_default()))
-            .filter(|(_, got)| *got == 1)
-            .map(|(place, _)| missing[*place])
-            .collect();
-        shoe_ids.sort_unstable();
-        (!shoe_ids.is_empty()).then_some(Ticket {
-            epochs,
-            lease,
-            begun,
-            shoe_ids,
-        })
-    }
-
     /// A script's call over the keys of these shoes, which are of one shard.
-    fn script(
+    pub(super) fn script(
         &self,
         script: &str,
         number: Number,
@@ -320,39 +145,6 @@ impl RedisCache {
             command,
             follows: false,
         }
-    }
-
-    /// Fills what lookups missed with what the store answered since, each answer with its lookup: all in one command, since a Redis
-    /// that falls silent would be waited for once for each.
-    pub fn fill(&self, answers: &[Filling]) {
-        // What missed together may be answered apart, or in part: each answer counts for itself.
-        let leased = answers.iter().filter_map(|(lookup, shoe_id, value)| {
-            let ticket = lookup.ticket.as_ref()?;
-            ticket.shoe_ids.binary_search(shoe_id).ok()?;
-            // Counted from the question: nothing in Redis is older than it may get.
-            let left = self.ttl.checked_sub(ticket.begun.elapsed())?;
-            Some((*shoe_id, ticket, left, value))
-        });
-        let leased: Vec<_> = leased.collect();
-        if leased.is_empty() {
-            return;
-        }
-        let keys: Vec<i32> = leased.iter().map(|(shoe_id, ..)| *shoe_id).collect();
-        let groups = self.shards.group(&keys);
-        let asks = groups.iter().filter_map(|(number, places)| {
-            let shoe_ids = places.iter().map(|place| keys[*place]);
-            let mut ask = self.script(FILL, *number, shoe_ids);
-            for place in places {
-                let (_, ticket, left, value) = &leased[*place];
-                ask.command
-                    .arg(&ticket.lease)
-                    .arg(left.as_millis().max(1) as u64)
-                    .arg([ticket.epochs.get(number)?, &b":"[..], value].concat());
-            }
-            Some(ask)
-        });
-        // One that is held up on its way finds its lease gone.
-        self.ask_all::<()>(&asks.collect::<Vec<_>>(), Deadline::after(self.patience));
     }
 
     /// Starts to hear of the writes of other hosts, and gives `trust` while it does; and to settle what this host owes.
@@ -431,7 +223,11 @@ impl RedisCache {
     }
 
     /// One exchange of several commands. `None` for those as in [`RedisCache::judge`].
-    fn ask_all<T: FromRedisValue>(&self, asks: &[Ask], deadline: Deadline) -> Vec<Option<T>> {
+    pub(super) fn ask_all<T: FromRedisValue>(
+        &self,
+        asks: &[Ask],
+        deadline: Deadline,
+    ) -> Vec<Option<T>> {
         let Some(mut link) = self.link(asks, deadline) else {
             return asks.iter().map(|_| None).collect();
         };
@@ -443,7 +239,11 @@ impl RedisCache {
     }
 
     /// A connection for these commands. `None` if Redis is away for all of them, as far as is known.
-    fn link(&self, asks: &[Ask], deadline: Deadline) -> Option<r2d2::PooledConnection<Connector>> {
+    pub(super) fn link(
+        &self,
+        asks: &[Ask],
+        deadline: Deadline,
+    ) -> Option<r2d2::PooledConnection<Connector>> {
         let buckets = asks.iter().map(|ask| ask.buckets);
         let buckets = buckets.fold(Buckets::NONE, Buckets::and);
         loop {
@@ -468,7 +268,12 @@ impl RedisCache {
 
     /// What a command came to; a failure opens the breaker. `None` if Redis was never asked, said no, or may have carried it out without
     /// our hearing of it.
-    fn judge<T>(&self, link: &Link, buckets: Buckets, answer: RedisResult<T>) -> Option<T> {
+    pub(super) fn judge<T>(
+        &self,
+        link: &Link,
+        buckets: Buckets,
+        answer: RedisResult<T>,
+    ) -> Option<T> {
         match answer {
             Ok(value) if link.is_current(buckets) => Some(value),
             // Somebody found another master meanwhile. What was said to this one may be lost.
@@ -498,7 +303,7 @@ impl RedisCache {
         }
     }
 
-    fn call_clerk(&self) {
+    pub(super) fn call_clerk(&self) {
         if let Some(clerk) = self.clerk.get() {
             clerk.unpark();
         }
@@ -511,32 +316,6 @@ impl Fence for RedisCache {
             self.tombstones(number, &shoe_ids)
         });
     }
-}
-
-/// Gives a shard that has no epoch (a new one, or one that evicted it), or that of another process, its own. Of several that try one
-/// wins.
-fn begin_epoch(link: &Link, shard: &Shard, old: &[u8]) -> Ask {
-    let mut command = redis::cmd("EVAL");
-    command
-        .arg(BEGIN)
-        .arg(1)
-        .arg(&shard.epoch)
-        .arg(old)
-        .arg(link.new_epoch(shard.buckets));
-    Ask {
-        buckets: shard.buckets,
-        command,
-        follows: false,
-    }
-}
-
-/// A value as stored is `epoch:json`; anything else is a tombstone, a lease or another epoch's, which is a miss.
-fn open(mut value: Vec<u8>, epoch: &[u8]) -> Option<Bytes> {
-    if !value.starts_with(epoch) || value.get(epoch.len()) != Some(&b':') {
-        return None;
-    }
-    value.drain(..=epoch.len());
-    Some(Bytes::from(value))
 }
 
 #[cfg(test)]
@@ -552,24 +331,5 @@ mod tests {
         let (ttl, hasty) = (Duration::from_secs(60), Duration::from_millis(1));
         let cache = RedisCache::new("redis://localhost", "", ttl, 1, hasty, board).expect("a URL");
         assert!(cache.tombstone_life > IDLE_IN_TRANSACTION);
-    }
-
-    #[test]
-    fn only_a_value_of_this_epoch_opens() {
-        assert_eq!(
-            open(b"3:[1]".to_vec(), b"3"),
-            Some(Bytes::from_static(b"[1]"))
-        );
-        for other in [
-            &b"2:[1]"[..],
-            b"33:[1]",
-            b"3",
-            b"",
-            b"[1:2]",
-            b"~3:",
-            TOMBSTONE,
-        ] {
-            assert_eq!(open(other.to_vec(), b"3"), None);
-        }
     }
 }
