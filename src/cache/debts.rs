@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use redis::RedisResult;
@@ -146,9 +146,22 @@ impl Debts {
                         self.breaker.complain(&describe(&error));
                         pause = LONGEST_PAUSE.min(pause * 2);
                     }
-                    thread::sleep(pause);
+                    self.pause(pause);
                 }
             }
+        }
+    }
+
+    /// Waits for so long, or until others take writes: it is they who are to be asked now. Who merely calls, as each batch does that finds
+    /// something owed, does not cut it short.
+    fn pause(&self, how_long: Duration) {
+        let (changes, until) = (self.servers.changes(), Instant::now() + how_long);
+        while self.servers.changes() == changes {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
         }
     }
 
