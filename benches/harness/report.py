@@ -50,7 +50,7 @@ def claims(results):
     if data:
         lost = reload.lost(data)
         quiet, reloading = (words.ranged(reload.p99(data, state)) for state in ("quiet", "reloading"))
-        said.append(f"While all workers are replaced four times a second, p99 is {reloading} ms instead of {quiet} ms, and "
+        said.append(f"While it is told to reload four times a second, and replaces worker after worker, p99 is {reloading} ms instead of {quiet} ms, and "
                     f"{'no request' if lost == 0 else lost} failed.")
     data = done(results, seeding)
     if data:
