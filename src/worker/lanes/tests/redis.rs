@@ -15,7 +15,7 @@ enum Asked {
     Other,
 }
 
-/// A Redis that holds nothing but an epoch, and grants every lease.
+/// A Redis that holds nothing but an epoch, does not tell which process it is, and grants every lease.
 fn stub(see: impl Fn(Asked) + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -34,10 +34,10 @@ fn converse(client: TcpStream, see: impl Fn(Asked)) {
     while let Some(words) = read_command(&mut reader) {
         let keys = words.get(2).and_then(|count| count.parse().ok());
         let (asked, answer) = match (words[0].as_str(), words.get(1)) {
-            ("INFO", _) => (Asked::Other, "$9\r\nrun_id:aa\r\n".to_owned()),
+            ("INFO", _) => (Asked::Other, "$0\r\n\r\n".to_owned()),
             ("MGET", _) => {
                 let nothing = "$-1\r\n".repeat(words.len() - 2);
-                let values = format!("*{}\r\n$4\r\n1@aa\r\n{nothing}", words.len() - 1);
+                let values = format!("*{}\r\n$2\r\n1@\r\n{nothing}", words.len() - 1);
                 (Asked::Values, values)
             }
             ("EVAL", Some(script)) if script.contains("got") => {
