@@ -488,7 +488,7 @@ fn replicas_that_can_not_be_are_refused() {
     );
     refused(
         on_postgres().args(["--database-read-url", "sqlite:x.db"]),
-        &["--database-read-url", "no replicas"],
+        &["--database-read-url", "only those have replicas"],
     );
     refused(
         on_postgres().args(["--database-pooler", "--database-notify"]),
