@@ -308,9 +308,10 @@ pub fn filter_system_calls(program: &[nix::libc::sock_filter]) -> io::Result<()>
     }
 }
 
-/// Tells the scheduler that this thread is in no hurry: it gets its part of the processor in long turns (100 ms, the longest), so that
-/// any thread with something short to do goes first as soon as it wakes up (sched(7), sched_setattr(2): `sched_runtime` of
-/// SCHED_OTHER, since Linux 6.12; an older kernel takes no notice). Under another policy nothing changes. Threads and processes that it starts are as any other.
+/// Tells the scheduler that this thread is in no hurry: it gets its part of the processor in long turns (100 ms, the
+/// longest), so that any thread with something short to do goes first as soon as it wakes up (sched(7), sched_setattr(2):
+/// `sched_runtime` of SCHED_OTHER, since Linux 6.12; an older kernel takes no notice). Under another policy nothing changes.
+/// Threads and processes that it starts are as any other.
 ///
 /// # Errors
 /// `EPERM`, `ENOSYS`: a filter of system calls forbids it.
