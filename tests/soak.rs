@@ -191,7 +191,8 @@ fn changes_in_any_order_lose_nothing() {
 type Change<'a> = &'a dyn Fn(&Server);
 
 /// What a bystander waits for its answers while workers are replaced, beside what it waits when nothing happens: quiet and loud
-/// phases take turns, so that both meet the same machine. Reloads pause as they do by default.
+/// phases take turns, so that both meet the same machine. What it waits for a CPU, which new workers take at their start, does
+/// not count. Reloads pause as they do by default.
 #[test]
 fn changes_keep_nobody_waiting() {
     /// Two seconds' worth.
