@@ -407,3 +407,43 @@ fn a_worker_takes_no_more_than_is_reckoned(backend: &Backend) {
         "{other_mappings} mappings besides stacks; {reckoned:?}"
     );
 }
+
+/// Who opens the descriptor that makes the kernel's table of them too small waits for all processors, and with it every
+/// connection of a worker.
+#[test]
+fn a_worker_has_its_table_of_open_files_before_it_serves() {
+    const CLIENTS: usize = 300;
+    let backend = Backend::sqlite();
+    let server = backend
+        .canvas()
+        .workers(1)
+        .args(["--max-connections", "3000"])
+        .start();
+    let worker = *server.workers().first().expect("a worker");
+    let room = room_for_descriptors(worker);
+    assert!(
+        room >= 3000,
+        "room for {room} open files, and 3,000 connections"
+    );
+    let requests = vec![Request::new("GET", "/api/images/1")];
+    let load = Load::start(server.address(), Style::KeepAlive, CLIENTS, requests);
+    load.wait_for_answers(10 * CLIENTS as u64);
+    load.stop();
+    assert_eq!(room_for_descriptors(worker), room);
+    drop(server);
+
+    // No more than it may have.
+    let canvas = backend.canvas().workers(1).args(["--lanes", "1"]);
+    let server = canvas.open_files(300).start();
+    let worker = *server.workers().first().expect("a worker");
+    let room = room_for_descriptors(worker);
+    assert!((300..=512).contains(&room), "room for {room} of 300");
+}
+
+/// FDSize of proc_pid_status(5).
+fn room_for_descriptors(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    size.and_then(|size| size.trim().parse().ok())
+        .expect("its FDSize")
+}

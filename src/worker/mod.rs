@@ -8,6 +8,7 @@ mod balance;
 mod breaker;
 mod clock;
 pub mod control;
+mod descriptors;
 mod desk;
 mod flights;
 mod handoff;
@@ -243,6 +244,12 @@ pub fn run(assignment: Assignment<'_>) -> i32 {
     // While it starts, those who serve go first on its processor; and later it only waits for orders. Before the filter.
     if let Err(error) = sys::be_in_no_hurry() {
         log::debug!("worker {slot}: may keep others waiting while it starts: {error}");
+    }
+    let needs = needs::needs(assignment.config, assignment.listeners.len() as u64);
+    if let Err(error) = descriptors::make_room(needs.connections + needs.other_descriptors) {
+        log::warn!(
+            "worker {slot}: all its connections will wait a moment each time that its table of open files has to grow: {error}"
+        );
     }
     privileges::hand_over_access_log(assignment.config);
     // Before there is a second thread: capabilities are each thread's own.
