@@ -209,7 +209,7 @@ fn changes_keep_nobody_waiting() {
     let server = backend
         .canvas()
         .workers(2)
-        .args(["--roll-pause", "500ms"])
+        .args(["--roll-pause", "1s"])
         .start();
     create(&server, 7, &[("img1", "a")]);
     let replace = |server: &Server, which: Signal, count: usize| {

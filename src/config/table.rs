@@ -228,7 +228,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     Setting {
         key: "roll_pause",
         value_name: "TIME",
-        default: Preset::Value("500ms"),
+        default: Preset::Value("1s"),
         group: Group::Process,
         help: "Time that the workers which a change of all has started serve before it starts the next ones, a tenth of them at a time; 0 to hurry",
         kind: Kind::Time {
