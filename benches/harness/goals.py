@@ -74,7 +74,9 @@ GOALS = [
     (overload, [
         ("GETs answered at five times the capacity, to the best rate", 0.9, None, _goodput("GET")),
         ("POSTs answered at five times the capacity, to the best rate", 0.9, None, _goodput("POST"))]),
-    (reload, [("p99 during reloads, to the quiet one", None, 3, reload.ratio)]),
+    (reload, [
+        ("p99 during reloads, to the quiet one", None, 3, reload.ratio),
+        ("the same with a connection for each request", None, 3, reload.fresh_ratio)]),
     (idle, [("KiB of an idle connection", None, 8, _value("kib", "ours"))]),
     (seeding, [
         ("time of seeding, to \\copy of a ready file", None, 1.2, seeding.ratio),
