@@ -1,5 +1,6 @@
 //! What becomes of connections when a worker hangs, keeps dying, or has served long enough; and how many workers there are.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
@@ -12,7 +13,9 @@ use crate::control::status;
 use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Style};
 use crate::support::process::{alive, signal, stand_still, stat, wait_for_cpu};
-use crate::support::sockets::{queue_length, server_ends, socket_inodes, watched_inodes};
+use crate::support::sockets::{
+    listening_inodes, queue_length, server_ends, socket_inodes, watched_inodes,
+};
 use crate::support::{Backend, PATIENCE, Server, alone, wait_until};
 
 /// More connections than ever reach the queue of one of two workers alone.
@@ -279,6 +282,48 @@ fn workers_come_and_go_by_signal_without_a_lost_request() {
     assert_all_are_answered(&server);
     // The configuration's own number counts from the next reload on.
     server.reload(2);
+}
+
+/// The kernel spreads connections over all sockets that listen: with one that no worker watches, its part of them would wait until a
+/// sibling looks.
+#[test]
+fn no_socket_is_without_a_worker_while_their_number_changes() {
+    let _machine = alone();
+    let backend = Backend::sqlite();
+    let server = backend
+        .canvas()
+        .workers(2)
+        .args(["--roll-pause", "200ms"])
+        .start();
+    let unwatched = || {
+        let listening = listening_inodes(server.address());
+        let watched: BTreeSet<u64> = server
+            .workers()
+            .into_iter()
+            .flat_map(watched_inodes)
+            .collect();
+        &listening - &watched
+    };
+    assert_eq!(listening_inodes(server.address()).len(), 2);
+    // The second time there is a socket more than workers already.
+    for (which, count) in [
+        (Signal::SIGTTIN, 3),
+        (Signal::SIGTTOU, 2),
+        (Signal::SIGTTIN, 3),
+        (Signal::SIGTTOU, 2),
+    ] {
+        let before = server.workers();
+        server.signal(which);
+        wait_until(PATIENCE, "every worker to be replaced", || {
+            // Who comes may be looked at before it has begun, and who goes after it has left: not twice.
+            let seen = unwatched();
+            let still = &seen & &unwatched();
+            assert!(still.is_empty(), "{} to {count}: {still:?}", before.len());
+            let now = server.workers();
+            now.is_disjoint(&before) && now.len() == count
+        });
+        assert_eq!(listening_inodes(server.address()).len(), 3);
+    }
 }
 
 #[test]

@@ -547,9 +547,6 @@ impl Master {
             Action::Adopt => {
                 self.other = self.candidate.take();
                 self.serve_by_other();
-                if let Err(error) = self.listeners.open() {
-                    log::error!("master: can't listen for the slots that are new: {error}");
-                }
             }
             Action::TakeBack => {
                 log::error!(
@@ -565,7 +562,7 @@ impl Master {
                 self.serve_by_other();
                 self.other = None;
                 self.give_up_addresses();
-                self.keep_sockets();
+                self.open_sockets();
                 log::error!(
                     "master: workers don't get ready with the configuration of before either: the new one stays, as far as it serves"
                 );
@@ -584,7 +581,7 @@ impl Master {
                     "master: reloaded: generation {}, {workers} workers",
                     self.generation
                 );
-                self.keep_sockets();
+                self.open_sockets();
                 let done = self.done();
                 self.conclude(&done);
             }
@@ -603,8 +600,6 @@ impl Master {
                     }
                     Some(verdict) => {
                         log::info!("master: the configuration of before serves again");
-                        // Those of new slots are there to stay.
-                        self.keep_sockets();
                         verdict
                     }
                 };

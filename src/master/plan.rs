@@ -152,7 +152,7 @@ impl Roll {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// No worker of the new configuration has got ready yet: the first slot tries it alone.
+    /// No worker of the new configuration has got ready yet: a slot tries it alone, the first one that is new if there is one.
     Canary,
     /// It serves, and the other slots follow. What served before has the number `before`.
     Rest { before: u64 },

@@ -79,6 +79,14 @@ impl Master {
         }
     }
 
+    /// Has the sockets of slots that are new listen, whose workers are there now.
+    pub(super) fn open_sockets(&mut self) {
+        if let Err(error) = self.listeners.open() {
+            log::error!("master: can't listen for the slots that are new: {error}");
+        }
+        self.keep_sockets();
+    }
+
     /// Closes the addresses that the configuration does not want any more, here and in the service manager.
     pub(super) fn give_up_addresses(&mut self) {
         for name in self.listeners.retain(&self.config.listen) {

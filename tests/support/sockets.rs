@@ -52,6 +52,20 @@ pub fn kernel_rows(server: SocketAddr) -> usize {
     table.lines().skip(1).filter(counts).count()
 }
 
+/// The inodes of the sockets that listen at an address on IPv4.
+pub fn listening_inodes(server: SocketAddr) -> BTreeSet<u64> {
+    const LISTEN: &str = "0A";
+    let local = format!(":{:04X}", server.port());
+    let table =
+        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let parse = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields.get(1)?.ends_with(&local) && *fields.get(3)? == LISTEN;
+        is_ours.then(|| fields.get(9)?.parse().ok())?
+    };
+    table.lines().skip(1).filter_map(parse).collect()
+}
+
 /// How many connections wait in the queue of a listener until somebody accepts them.
 #[track_caller]
 pub fn queue_length(listener: u64) -> u64 {

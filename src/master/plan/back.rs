@@ -40,12 +40,6 @@ impl Plan {
         for slot in &mut self.slots {
             // What they have failed at is over.
             (slot.failed, slot.deaths, slot.retry_at) = (false, 0, None);
-            // The sockets that were opened for more slots stay, and workers of before know nothing of them.
-            if slots > self.wanted
-                && let Some(worker) = &mut slot.current
-            {
-                worker.worn |= worker.generation == before;
-            }
         }
     }
 

@@ -96,8 +96,9 @@ impl Plan {
             return;
         };
         if let Step::Canary = step {
-            if self.slots[0].successor.is_none() && self.slots[0].retry_at.is_none() {
-                self.start_successor(0, true, now, actions);
+            let slot = self.canary(slots);
+            if self.slots[slot].successor.is_none() && self.slots[slot].retry_at.is_none() {
+                self.start_successor(slot, true, now, actions);
             }
             return;
         }
@@ -106,7 +107,7 @@ impl Plan {
             false => self.room_for_successors(slots),
         };
         let mut done = true;
-        for index in 0..slots {
+        for index in self.order(slots) {
             let slot = &self.slots[index];
             let behind = match &slot.current {
                 Some(worker) => worker.generation != self.generation,
@@ -143,6 +144,18 @@ impl Plan {
             Step::Back { .. } => Action::RejectReload,
             Step::Canary | Step::Rest { .. } => Action::Reloaded,
         });
+    }
+
+    /// The order in which a reload that leaves so many slots gives them a worker of its own. Slots that are new come first: their
+    /// sockets may listen from when there were as many before, and of them the workers that are to be replaced serve some that
+    /// their successors won't.
+    fn order(&self, slots: usize) -> impl Iterator<Item = usize> + use<> {
+        (self.wanted..slots).chain(0..self.wanted.min(slots))
+    }
+
+    /// The slot whose worker tries the new configuration.
+    fn canary(&self, slots: usize) -> usize {
+        self.order(slots).next().unwrap_or(0)
     }
 
     /// Gives successors to workers that asked to be relieved, unless a reload does so anyway, be it soon.
@@ -216,13 +229,16 @@ impl Plan {
     fn spawn_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
         // A reload leaves out the slots that it is about to drop, and those to which somebody comes anyway; but who tries the new
         // configuration may fail, and until then the old one is all that there is.
-        let (trying, beyond) = match self.roll {
-            Some(Roll { slots, step, .. }) => (matches!(step, Step::Canary), slots),
-            None => (false, usize::MAX),
+        let (canary, beyond) = match self.roll {
+            Some(Roll { slots, step, .. }) => {
+                let trying = matches!(step, Step::Canary);
+                (trying.then(|| self.canary(slots)), slots)
+            }
+            None => (None, usize::MAX),
         };
         for index in 0..self.wanted.min(beyond) {
             let slot = &self.slots[index];
-            let left_out = slot.successor.is_some() && !(trying && index == 0);
+            let left_out = slot.successor.is_some() && canary != Some(index);
             if slot.current.is_none() && !left_out && slot.retry_at.is_none() {
                 let worker = self.start_worker(false, now);
                 actions.push(Action::Spawn {

@@ -707,12 +707,12 @@ fn a_reload_that_a_later_slot_can_not_follow_is_taken_back() {
 }
 
 #[test]
-fn a_slot_that_can_not_begin_takes_its_reload_back_and_those_who_know_no_new_socket_are_relieved() {
+fn a_slot_that_can_not_begin_takes_its_reload_back() {
     let mut world = World::running(2);
     let canary = spawned(&world.feed(Event::Reload { slots: 3 }))[0].0;
     let second = spawned(&world.feed(Event::Ready(canary)))[0].0;
     world.die(WorkerId(1));
-    // The second slot is not there yet when the third begins to fail.
+    // The first slot is not there yet when the second begins to fail.
     let actions = world.feed(Event::Ready(second));
     world.die(WorkerId(2));
     assert_eq!(spawned(&actions).len(), 1);
@@ -728,10 +728,36 @@ fn a_slot_that_can_not_begin_takes_its_reload_back_and_those_who_know_no_new_soc
     assert_eq!(fail_until_given_up(&mut world)[0], Action::TakeBack);
     world.settle();
     assert_eq!(world.alive.len(), 3);
+    let stayed = [WorkerId(2), WorkerId(3)].map(|worker| world.alive.contains(&worker));
+    assert_eq!(stayed, [true; 2], "{:?}", world.alive);
+    assert!(!world.alive.contains(&canary));
+}
+
+/// The workers that a slot more relieves serve its sockets until it does: those of before had them by turns.
+#[test]
+fn slots_that_are_new_get_their_workers_before_any_other_is_replaced() {
+    let mut world = World::running(2);
+    let [(canary, 2, true)] = spawned(&world.feed(Event::Reload { slots: 4 }))[..] else {
+        panic!("not the first new slot: {:?}", world.log);
+    };
+    let actions = world.feed(Event::Ready(canary));
+    let [(fourth, 3, false)] = spawned(&actions)[..] else {
+        panic!("not the second new slot: {actions:?}");
+    };
     assert!(
-        world.alive.iter().all(|worker| *worker > canary),
-        "{:?}",
-        world.alive
+        !world
+            .log
+            .iter()
+            .any(|action| matches!(action, Action::Retire(_)))
+    );
+    let actions = world.feed(Event::Ready(fourth));
+    let [(first, 0, false)] = spawned(&actions)[..] else {
+        panic!("not the first slot: {actions:?}");
+    };
+    let actions = world.feed(Event::Ready(first));
+    assert!(
+        actions.contains(&Action::Retire(WorkerId(1))),
+        "{actions:?}"
     );
 }
 

@@ -55,6 +55,12 @@ pub struct Watched {
     failed: Option<(u64, usize)>,
     /// How many slots a reload that is under way will leave.
     reload: Option<usize>,
+    /// How many slots each configuration wants, or wanted: what its workers divide the sockets by.
+    wants: BTreeMap<u64, usize>,
+    /// How many sockets listen: as many as there were ever slots, since none is given up with its slot.
+    sockets: usize,
+    /// Every slot served when the reload began, and nobody has died or hung since but who was told to leave.
+    calm: bool,
     /// Those of before leave, since the configuration that was taken back is kept after all.
     kept: bool,
     degraded: BTreeSet<usize>,
@@ -77,6 +83,9 @@ impl Watched {
             before: None,
             failed: None,
             reload: None,
+            wants: BTreeMap::from([(1, slots)]),
+            sockets: slots,
+            calm: false,
             kept: false,
             degraded: BTreeSet::new(),
             announced: false,
@@ -109,8 +118,15 @@ impl Watched {
                     known.life = Life::Serving;
                 }
             }
-            Event::Died(worker) => drop(self.workers.remove(&worker)),
-            Event::Reload { slots } => self.reload = Some(slots),
+            Event::Died(worker) => {
+                let known = self.workers.remove(&worker);
+                self.calm &= known.is_none_or(|known| known.life == Life::Leaving);
+            }
+            Event::Reload { slots } => {
+                self.calm = (0..self.plan.wanted()).all(|slot| self.is_served(slot));
+                self.reload = Some(slots);
+                self.wants.insert(self.newest + 1, slots);
+            }
             Event::Stop | Event::Abort => {
                 self.stopping = true;
                 (self.reload, self.failed) = (None, None);
@@ -220,7 +236,9 @@ impl Watched {
                     false => self.generation,
                 };
                 if candidate {
-                    must!(slot == 0 && self.reload.is_some(), "{action:?}");
+                    let slots = self.reload.ok_or("a candidate, and no reload")?;
+                    let new = (slots > self.plan.wanted()).then(|| self.plan.wanted());
+                    must!(slot == new.unwrap_or(0), "{action:?}");
                     let tried = self.workers.values();
                     let mut tried = tried.filter(|known| known.generation == generation);
                     must!(tried.next().is_none(), "two candidates");
@@ -250,11 +268,14 @@ impl Watched {
                 let may = matches!(known.life, Life::Serving | Life::Leaving);
                 must!(may, "{action:?} of {known:?}");
                 known.life = Life::Aborted;
+                self.calm = false;
             }
             Action::Kill(worker) => {
                 let known = self.living(worker)?;
                 must!(known.life != Life::Killed, "{worker:?} is killed twice");
+                let meant = known.is_meant_to_serve();
                 known.life = Life::Killed;
+                self.calm &= !meant;
             }
             Action::Forsake(worker) => {
                 let known = self.living(worker)?;
@@ -300,6 +321,7 @@ impl Watched {
                 self.generation = failed;
                 self.kept = true;
                 self.reload = None;
+                self.sockets = self.sockets.max(slots);
             }
             Action::Reloaded => {
                 let is_old = |known: &&Known| {
@@ -310,6 +332,7 @@ impl Watched {
                 let slots = self.reload.take();
                 self.before = None;
                 must!(slots == Some(self.plan.wanted()), "{slots:?}");
+                self.sockets = self.sockets.max(self.plan.wanted());
                 // What there was to be said of slots that go is over.
                 self.degraded.retain(|slot| *slot < self.plan.wanted());
             }
@@ -369,8 +392,30 @@ impl Watched {
             known.slot,
             self.workers
         );
+        let before = self.attended();
         self.living(worker)?.life = Life::Leaving;
+        // Where there were once more slots than either configuration wants, a socket may have to wait for a worker that comes later.
+        let all = self.wants[&known.generation].max(self.wants[&self.generation]) >= self.sockets;
+        if self.calm && all && !goes {
+            let after = self.attended();
+            must!(
+                before.is_subset(&after),
+                "{known:?} retires, and of the sockets {before:?} only {after:?} are served: {:?}",
+                self.workers
+            );
+        }
         Ok(())
+    }
+
+    /// The sockets that a worker serves: each serves those of its number modulo how many slots its configuration wants.
+    fn attended(&self) -> BTreeSet<usize> {
+        let serves = |socket: &usize| {
+            self.workers.values().any(|known| {
+                let slots = self.wants[&known.generation];
+                known.life == Life::Serving && socket % slots == known.slot
+            })
+        };
+        (0..self.sockets).filter(serves).collect()
     }
 
     fn is_served(&self, slot: usize) -> bool {
