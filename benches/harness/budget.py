@@ -15,7 +15,7 @@ SECONDS = {
     "sqlite": (60, 14),
     "scaling": (75, 18),
     "overload": (420, 42),
-    "reload": (200, 26),
+    "reload": (260, 30),
     "kill": (200, 26),
     "churn": (60, 14),
     "idle": (135, 26),
@@ -23,9 +23,9 @@ SECONDS = {
     "generators": (65, 14),
     "fanout": (45, 8),
     "hosts": (120, 24),
-    "breaking": (300, 84),
+    "breaking": (300, 80),
     "seeding": (330, 10),
-    "seeds-table": (850, 106),
+    "seeds-table": (800, 106),
 }
 
 # The same of those that are measured only when they are asked for, and count in no sum.

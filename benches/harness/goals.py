@@ -55,6 +55,10 @@ def _goodput(method):
     return measured
 
 
+def _replacing(client, state):
+    return lambda data: reload.ratio(data, "ours", client, state)
+
+
 def _memory(data):
     return stats.spread([s["peak"] / 1024 / 1024 for s in data["samples"] if s["what"] == "seed"])
 
@@ -75,9 +79,8 @@ GOALS = [
         ("GETs answered at five times the capacity, to the best rate", 0.9, None, _goodput("GET")),
         ("POSTs answered at five times the capacity, to the best rate", 0.9, None, _goodput("POST")),
         ("p99 ms of GETs that are answered at five times the capacity", None, 100, _value("ok_p99", "ours-uncached", method="GET", factor=5))]),
-    (reload, [
-        ("p99 during reloads, to the quiet one", None, 3, reload.ratio),
-        ("the same with a connection for each request", None, 3, reload.fresh_ratio)]),
+    (reload, [(f"p99 while {state}, {reload.CLIENTS[client]}, to the quiet one", None, 3, _replacing(client, state))
+              for state in reload.STATES["ours"] if state != "quiet" for client in reload.CLIENTS]),
     (idle, [("KiB of an idle connection", None, 8, _value("kib", "ours"))]),
     (seeding, [
         ("time of seeding, to \\copy of a ready file", None, 1.2, seeding.ratio),

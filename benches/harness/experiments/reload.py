@@ -1,7 +1,10 @@
-"""Latency while the server is reloaded four times a second, beside a quiet time; nginx reloads beside it."""
+"""Latency while workers are replaced without a pause, beside a quiet time: by reloads, upgrades, more and fewer workers; nginx reloads
+beside it."""
 
 import concurrent.futures
+import itertools
 import os
+import random
 import signal
 import time
 
@@ -10,9 +13,7 @@ from ..bench import group
 from ..field import label
 
 NAME = "reload"
-TITLE = "Latency during reloads"
-
-KINDS = ["ours", "nginx"]
+TITLE = "Latency while workers are replaced"
 
 # Requests a second, of clients that keep their connections and of those that open one for each request.
 KEPT = 800
@@ -20,23 +21,35 @@ FRESH = 200
 
 CLIENTS = {"kept": "keep-alive", "fresh": "a connection each"}
 
-# Seconds between two HUPs.
-PAUSE = 0.25
+# What is told to the master over and over, and the most seconds between two signals: always as many, or any time up to that.
+CHANGES = {
+    "quiet": None,
+    "reloading": ([signal.SIGHUP], 0.25, "always"),
+    "storm of reloads": ([signal.SIGHUP], 0.025, "up to"),
+    "upgrading": ([signal.SIGUSR2], 0.25, "always"),
+    "scaling": ([signal.SIGTTIN, signal.SIGTTOU], 0.25, "always"),
+}
+
+STATES = {"ours": list(CHANGES), "nginx": ["quiet", "reloading"]}
 
 
-def hup(server):
-    """Has the load `begin` with reloading the server until it ends."""
+def changing(server, change):
+    """Has the load `begin` with changing the server until it ends."""
+    signals, most, pace = change
+
     def begin(generator):
-        while not generator.ended():
-            os.kill(server.process.pid, signal.SIGHUP)
-            time.sleep(PAUSE)
+        for which in itertools.cycle(signals):
+            if generator.ended():
+                break
+            os.kill(server.process.pid, which)
+            time.sleep(most if pace == "always" else random.uniform(0, most))
     return begin
 
 
-def both(bench, seconds, reloading):
+def both(bench, seconds, change):
     """Both clients at once; the answer is that of the one that keeps its connections, and of the other one in `fresh`."""
     def load(server):
-        more = {"begin": hup(server)} if reloading else {}
+        more = {"begin": changing(server, change)} if change else {}
         # Both read the same list, which is written at its first use.
         bench.generators.reads(server.base, bench.shoes)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -47,21 +60,21 @@ def both(bench, seconds, reloading):
 
 
 def run(bench):
-    seconds = bench.pick(8, 3)
-    servers = [bench.field.start(kind, bench.cores) for kind in KINDS]
+    seconds = bench.pick(6, 2)
+    servers = [bench.field.start(kind, bench.cores) for kind in STATES]
     bench.warm_up(*servers)
     samples = []
     commands = []
     for number in bench.rounds():
         for server in servers:
-            for state in ("quiet", "reloading"):
-                both_at_once = bench.measure(server, both(bench, seconds, state == "reloading"), state=state, round=number)
+            for state in STATES[server.kind]:
+                both_at_once = bench.measure(server, both(bench, seconds, CHANGES[state]), state=state, round=number)
                 samples += apart(both_at_once)
                 commands = commands or [both_at_once["command"], both_at_once["fresh"]["command"]]
-            if server.process.ended():
-                raise RuntimeError(f"{server.label} did not survive: {server.process.tail()}")
-            # The last reload's old workers leave before the next quiet time.
-            time.sleep(2)
+                if server.process.ended():
+                    raise RuntimeError(f"{server.label} did not survive: {server.process.tail()}")
+                # The last old workers leave before the next time begins.
+                time.sleep(2)
     for server in servers:
         server.stop()
     return {"samples": samples, "command": " & ".join(commands)}
@@ -75,17 +88,11 @@ def apart(both_at_once):
     return [{**about, "client": client, **{key: result[key] for key in keep}} for client, result in found.items()]
 
 
-def ratio(data, kind="ours", client="kept"):
-    """p99 while reloading to p99 while quiet, round by round."""
-    quiet, reloading = (
-        [s["p99"] for s in data["samples"] if (s["server"], s["client"], s["state"]) == (kind, client, state)]
-        for state in ("quiet", "reloading"))
-    return stats.ratios(reloading, quiet)
-
-
-def fresh_ratio(data):
-    """The same of those who open a connection for each request."""
-    return ratio(data, client="fresh")
+def ratio(data, kind, client, state):
+    """p99 while the server changes to p99 while it is quiet, round by round."""
+    quiet, changes = (
+        [s["p99"] for s in data["samples"] if (s["server"], s["client"], s["state"]) == (kind, client, which)] for which in ("quiet", state))
+    return stats.ratios(changes, quiet)
 
 
 def p99(data, state, kind="ours", client="kept"):
@@ -100,12 +107,14 @@ def text(data):
     rows = []
     for (kind, client, state), mine in group(data["samples"], "server", "client", "state").items():
         spread = {key: stats.spread([s[key] for s in mine]) for key in ("p50", "p99", "max")}
-        rows.append([f"{label(kind)}, {CLIENTS[client]}, {state}", words.ranged(spread["p50"]), words.ranged(spread["p99"]),
+        times = "" if state == "quiet" else words.ranged(ratio(data, kind, client, state))
+        rows.append([f"{label(kind)}, {CLIENTS[client]}, {state}", words.ranged(spread["p50"]), words.ranged(spread["p99"]), times,
                      words.middle(spread["max"]), sum(s["ok"] for s in mine), sum(sum(s["errors"].values()) for s in mine)])
-    said = [f"{label(kind)}: p99 is {words.ranged(ratio(data, kind))} times that of the quiet time with keep-alive, and "
-            f"{words.ranged(ratio(data, kind, 'fresh'))} times with a connection for each request." for kind in KINDS]
+    rows.sort(key=lambda row: row[0].rsplit(", ", 1)[0])
+    told = "; ".join(
+        f"*{state}*: {' and '.join(which.name for which in change[0])} every {'' if change[2] == 'always' else '0 to '}{change[1] * 1000:.0f} ms"
+        for state, change in CHANGES.items() if change)
     return "\n\n".join([
-        f"{KEPT} GETs a second with keep-alive and, at once, {FRESH} with a connection for each, and a HUP every {PAUSE * 1000:.0f} ms, "
-        "by turns with as long a quiet time.",
-        words.table(["server, client", "p50 ms", "p99 ms", "slowest ms", "answered", "failed"], rows),
-        " ".join(said)])
+        f"{KEPT} GETs a second with keep-alive and, at once, {FRESH} with a connection for each, while the master is told to replace its "
+        f"workers over and over, by turns with as long a quiet time ({told}). *Times quiet* is p99 to that of the quiet time, round by round.",
+        words.table(["server, client", "p50 ms", "p99 ms", "times quiet", "slowest ms", "answered", "failed"], rows)])
