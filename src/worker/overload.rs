@@ -37,6 +37,8 @@ const WINDOW: Duration = Duration::from_millis(50);
 pub struct Shedder {
     /// Since when each look found the oldest job above the target, and how many jobs were taken since.
     standing: Option<(Instant, usize)>,
+    /// How many jobs a call took at the last look.
+    batch: usize,
     shedding: Option<Shedding>,
 }
 
@@ -76,8 +78,10 @@ impl Shedder {
     /// oldest jobs that are to be refused, which is more than none only when a queue is first found to stand.
     pub fn look(&mut self, now: Instant, waited: Duration, waiting: usize, batch: usize) -> usize {
         self.calm_down(now);
+        // Where calls take more than before, what stood may go now.
+        let grown = std::mem::replace(&mut self.batch, batch) < batch;
         // What one call takes as a whole does not stand, however long the call before it took.
-        if waited < TARGET || waiting <= batch {
+        if waited < TARGET || waiting <= batch || grown {
             self.standing = None;
             return 0;
         }
@@ -136,34 +140,54 @@ const LONG: Duration = Duration::from_millis(25);
 /// What part of the time batches of half the size may take, or too much is lost by halving them.
 const WORTH: f64 = 0.57;
 
-/// Full batches that are looked at before the size changes; fewer if they take the time of so many long ones.
+/// What a call takes before anything is known of the database: few enough for one that needs milliseconds for each job to be
+/// in time, and three good calls away from the most.
+const FIRST_BATCH: usize = 16;
+
+/// Full batches that are looked at before the size changes; fewer if they take the time of so many long ones, and one while no size
+/// has been too large yet.
 const SAMPLES: u32 = 4;
 
-/// How long a size is left alone after a smaller one gained nothing; doubled each time, up to the longest.
+/// How long a size is left alone after another one gained nothing; doubled each time, up to the longest.
 const FIRST_HOLD: Duration = Duration::from_secs(1);
 const LONGEST_HOLD: Duration = Duration::from_secs(16);
 
 /// Decides how many jobs one call takes. Where each job costs (pages that must be read from a disk), a large batch holds
 /// all of its jobs up and a smaller one does as much in the same time. Where the call costs (a database far away), only
-/// large ones do much. Which of both it is shows when a batch is halved.
+/// large ones do much. Which of both it is shows when the size of a batch is halved or doubled: the larger one is worth it unless the
+/// smaller one takes little more than half of its time.
 #[derive(Debug)]
 pub struct BatchSize {
     limit: usize,
+    /// No size has been too large yet.
+    climbs: bool,
     samples: u32,
     sum: Duration,
-    /// The mean time of batches of twice this size, while this one is on trial.
-    trial: Option<Duration>,
+    trial: Option<Trial>,
+    /// Where a full batch takes too long, a larger one is tried next: the last one that was larger gained something, or one that
+    /// was smaller nothing.
+    upwards: bool,
     hold: Duration,
     held_until: Option<Instant>,
+}
+
+/// Another size is looked at.
+#[derive(Debug)]
+struct Trial {
+    /// The size before, and the mean time of its batches.
+    from: usize,
+    mean: Duration,
 }
 
 impl Default for BatchSize {
     fn default() -> Self {
         BatchSize {
-            limit: BATCH,
+            limit: FIRST_BATCH,
+            climbs: true,
             samples: 0,
             sum: Duration::ZERO,
             trial: None,
+            upwards: false,
             hold: FIRST_HOLD,
             held_until: None,
         }
@@ -184,26 +208,54 @@ impl BatchSize {
         }
         self.samples += 1;
         self.sum += took;
-        if self.samples < SAMPLES && self.sum < LONG * SAMPLES {
+        if self.samples < SAMPLES && self.sum < LONG * SAMPLES && !self.climbs {
             return;
         }
         let mean = self.sum / self.samples;
         (self.samples, self.sum) = (0, Duration::ZERO);
-        let held = self.held_until.is_some_and(|until| now < until);
-        match self.trial.take() {
-            Some(before) if mean > before.mul_f64(WORTH) => {
-                self.limit = (self.limit * 2).min(BATCH);
+        let mut held = self.held_until.is_some_and(|until| now < until);
+        let mut came_down = false;
+        if let Some(before) = self.trial.take() {
+            let went_up = before.from < self.limit;
+            let gains = match went_up {
+                true => before.mean > mean.mul_f64(WORTH),
+                false => mean <= before.mean.mul_f64(WORTH),
+            };
+            self.upwards = went_up == gains;
+            if !gains {
+                self.limit = before.from;
+                self.climbs = false;
                 self.held_until = Some(now + self.hold);
                 self.hold = LONGEST_HOLD.min(self.hold * 2);
+                return;
             }
-            Some(_) => self.hold = FIRST_HOLD,
-            None if mean > LONG && self.limit > SMALLEST_BATCH && !held => {
-                self.trial = Some(mean);
-                self.limit = (self.limit / 2).max(SMALLEST_BATCH);
+            self.hold = FIRST_HOLD;
+            if !went_up {
+                // That the larger one is not worth it is known by now; a still smaller one may gain as much again.
+                self.held_until = Some(now + self.hold);
+                (held, came_down) = (false, true);
             }
-            None if mean < LONG / 3 => self.limit = (self.limit + self.limit / 4).min(BATCH),
-            None => {}
         }
+        let larger = (self.limit * 2).min(BATCH);
+        let smaller = (self.limit / 2).max(SMALLEST_BATCH);
+        if mean < LONG / 3 {
+            self.limit = larger;
+        } else if !held && mean > LONG && !self.upwards && smaller < self.limit {
+            self.climbs = false;
+            self.try_out(smaller, mean);
+        } else if !held && !came_down && larger > self.limit {
+            self.try_out(larger, mean);
+        } else {
+            self.climbs = false;
+        }
+    }
+
+    fn try_out(&mut self, size: usize, mean: Duration) {
+        self.trial = Some(Trial {
+            from: self.limit,
+            mean,
+        });
+        self.limit = size;
     }
 }
 

@@ -172,11 +172,10 @@ fn at_five_times_the_load_as_much_is_answered_and_in_time() {
         assert_eq!(world.refused_at_once, 0, "{lanes} {cost:?}");
         let begun = world.now;
         world.offer(capacity * 5.0, SECOND * 2);
-        // Until it is known that this is no burst all are let in, and they wait the longest. Where a full batch takes so long
-        // by itself it has to become smaller first.
+        // Until it is known that this is no burst all are let in, and they wait the longest.
         let p99 = world.p99_since(begun);
         assert!(
-            p99 < Duration::from_millis(100) || cost.of(BATCH) > Duration::from_millis(50),
+            p99 < Duration::from_millis(100),
             "{lanes} {cost:?}: {p99:?} at first"
         );
         // How many go unanswered on the way there is another matter.
@@ -196,6 +195,30 @@ fn at_five_times_the_load_as_much_is_answered_and_in_time() {
             world.refused_late.len(),
             late,
             "{lanes} {cost:?}: refused after a wait"
+        );
+    }
+}
+
+/// As a new worker is, at each reload.
+#[test]
+fn who_knows_nothing_of_the_database_yet_answers_in_time_too() {
+    for (lanes, call, job) in SHAPES {
+        let cost = Cost {
+            call: micros(call),
+            job: micros(job),
+        };
+        let mut world = World::new(lanes, cost);
+        let capacity = world.capacity();
+        world.offer(capacity * 5.0, SECOND);
+        let goodput = world.goodput_since(world.start);
+        let p99 = world.p99_since(world.start);
+        println!("{lanes} {cost:?}: p99 {p99:?}, {goodput:.0} a second of {capacity:.0}");
+        // One that is far away is found out to be so by calls that take all that time.
+        let most = Duration::from_millis(if call < 20_000 { 100 } else { 150 });
+        assert!(p99 < most, "{lanes} {cost:?}: {p99:?}");
+        assert!(
+            goodput >= capacity * 0.9,
+            "{lanes} {cost:?}: {goodput} of {capacity}"
         );
     }
 }
@@ -275,7 +298,7 @@ fn batches_shrink_where_jobs_cost_and_stay_where_calls_do() {
         "{}",
         by_call.batch.limit()
     );
-    assert!(by_call.goodput_since(by_call.start + SECOND) >= by_call.capacity() * 0.9);
+    assert!(by_call.goodput_since(by_call.start + 2 * SECOND) >= by_call.capacity() * 0.9);
     // The disk's pages are in memory now.
     let mut recovered = by_job;
     recovered.cost.job = micros(10);
