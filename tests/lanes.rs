@@ -89,7 +89,8 @@ fn many_shoes_are_few_questions() {
         .filter(|line| line.contains("execute") && line.contains("shoe_id = ANY"))
         .count();
     println!("200 shoes: {questions} questions");
-    assert!((1..=10).contains(&questions), "{questions} questions");
+    // A call answers eight at least.
+    assert!((1..=25).contains(&questions), "{questions} questions");
 }
 
 /// How many there have been.
