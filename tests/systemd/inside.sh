@@ -72,15 +72,15 @@ load_goes_on() { (($(cat /results/answered) >= $1)); }
 wait_for_load() { wait_until "more answers" load_goes_on "$(($(cat /results/answered) + 100))"; }
 # Ends them; at most so many requests may have failed.
 stop_load() {
-    local most=${1:-0} sent failed retried
+    local most=${1:-0} sent failed retried p99 slowest
     wait_for_load
     touch /results/over
     wait "$load_pid" || fail "the clients ended with $?"
-    read -r sent failed retried </results/tally
+    read -r sent failed retried p99 slowest </results/tally
     printf '   requests: %s sent, %s failed' "$sent" "$failed"
     if ((most > 0)); then printf ' (%s may)' "$most"; fi
     if ((retried > 0)); then printf ', %s idle connections closed' "$retried"; fi
-    printf '\n'
+    printf ', p99 %s ms, slowest %s ms\n' "$p99" "$slowest"
     ((failed <= most)) || fail "requests were lost: $(cut -d' ' -f2- /results/failures | sort | uniq -c | tr '\n' ';')"
 }
 # Each of the six clients has one request in flight, which may have been accepted by the process that is killed.
@@ -123,6 +123,12 @@ for process in $(master) $(workers); do
     [[ $(stat -c %U "/proc/$process") == canvas-cluster ]] || fail "process $process runs as $(stat -c %U "/proc/$process")"
     grep -Eq '^Cap(Inh|Prm|Eff|Bnd|Amb):[[:space:]]*0*[^0[:space:]]' "/proc/$process/status" && fail "process $process has capabilities"
 done
+
+step "a quiet time"
+start_load
+wait_for_load
+wait_for_load
+stop_load
 
 step "reload under load"
 before=$(workers)
