@@ -11,11 +11,22 @@ pub struct ServerEnd {
     pub unread: u64,
 }
 
+fn table() -> String {
+    std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets")
+}
+
+/// How the table writes the end of a server's address.
+fn ending(server: SocketAddr) -> String {
+    format!(":{:04X}", server.port())
+}
+/// States of its rows.
+const TIME_WAIT: &str = "06";
+const LISTEN: &str = "0A";
+
 /// The server's ends of its connections on loopback that have been accepted, by the client's port.
 pub fn server_ends(server: SocketAddr) -> BTreeMap<u16, ServerEnd> {
-    let local = format!(":{:04X}", server.port());
-    let table =
-        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let local = ending(server);
+    let table = table();
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.get(1).filter(|address| address.ends_with(&local))?;
@@ -34,11 +45,8 @@ pub fn server_ends(server: SocketAddr) -> BTreeMap<u16, ServerEnd> {
 
 /// How many connections to the server the kernel still has something to do for, whoever holds them or nobody.
 pub fn kernel_rows(server: SocketAddr) -> usize {
-    const TIME_WAIT: &str = "06";
-    const LISTEN: &str = "0A";
-    let local = format!(":{:04X}", server.port());
-    let table =
-        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let local = ending(server);
+    let table = table();
     let counts = |line: &&str| {
         let mut fields = line.split_whitespace().skip(1);
         let is_ours = fields
@@ -54,10 +62,8 @@ pub fn kernel_rows(server: SocketAddr) -> usize {
 
 /// The inodes of the sockets that listen at an address on IPv4.
 pub fn listening_inodes(server: SocketAddr) -> BTreeSet<u64> {
-    const LISTEN: &str = "0A";
-    let local = format!(":{:04X}", server.port());
-    let table =
-        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let local = ending(server);
+    let table = table();
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let is_ours = fields.get(1)?.ends_with(&local) && *fields.get(3)? == LISTEN;
@@ -69,8 +75,7 @@ pub fn listening_inodes(server: SocketAddr) -> BTreeSet<u64> {
 /// How many connections wait in the queue of a listener until somebody accepts them.
 #[track_caller]
 pub fn queue_length(listener: u64) -> u64 {
-    let table =
-        std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of TCP sockets");
+    let table = table();
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         (fields.get(9)?.parse() == Ok(listener)).then_some(())?;
