@@ -82,7 +82,7 @@ pub fn needs_of(config: &Config) -> Needs {
     Needs {
         workers,
         connections: config.limits.max_connections as u64,
-        descriptors: (worker.connections + worker.other_descriptors).max(master),
+        descriptors: worker.descriptors().max(master),
         other_descriptors: worker.other_descriptors + TURNED_AWAY as u64,
         mappings: worker.mappings,
         other_mappings: worker.other_mappings,

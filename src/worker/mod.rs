@@ -246,7 +246,7 @@ pub fn run(assignment: Assignment<'_>) -> i32 {
         log::debug!("worker {slot}: may keep others waiting while it starts: {error}");
     }
     let needs = needs::needs(assignment.config, assignment.listeners.len() as u64);
-    if let Err(error) = descriptors::make_room(needs.connections + needs.other_descriptors) {
+    if let Err(error) = descriptors::make_room(needs.descriptors()) {
         log::warn!(
             "worker {slot}: all its connections will wait a moment each time that its table of open files has to grow: {error}"
         );

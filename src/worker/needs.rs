@@ -44,6 +44,13 @@ pub struct WorkerNeeds {
     pub other_mappings: u64,
 }
 
+impl WorkerNeeds {
+    /// All descriptors.
+    pub fn descriptors(&self) -> u64 {
+        self.connections + self.other_descriptors
+    }
+}
+
 /// What a worker of this configuration takes; `listeners` are the sockets that it holds.
 pub fn needs(config: &Config, listeners: u64) -> WorkerNeeds {
     let connections = (config.limits.max_connections + TURNED_AWAY) as u64;
