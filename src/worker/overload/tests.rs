@@ -159,13 +159,16 @@ const SHAPES: [(usize, u64, u64); 8] = [
     (8, 1_000, 2_000),
 ];
 
+fn shapes() -> impl Iterator<Item = (usize, Cost)> {
+    SHAPES.into_iter().map(|(lanes, call, job)| {
+        let (call, job) = (micros(call), micros(job));
+        (lanes, Cost { call, job })
+    })
+}
+
 #[test]
 fn at_five_times_the_load_as_much_is_answered_and_in_time() {
-    for (lanes, call, job) in SHAPES {
-        let cost = Cost {
-            call: micros(call),
-            job: micros(job),
-        };
+    for (lanes, cost) in shapes() {
         let mut world = World::new(lanes, cost);
         let capacity = world.capacity();
         world.offer(capacity * 0.8, SECOND);
@@ -202,11 +205,7 @@ fn at_five_times_the_load_as_much_is_answered_and_in_time() {
 /// As a new worker is, at each reload.
 #[test]
 fn who_knows_nothing_of_the_database_yet_answers_in_time_too() {
-    for (lanes, call, job) in SHAPES {
-        let cost = Cost {
-            call: micros(call),
-            job: micros(job),
-        };
+    for (lanes, cost) in shapes() {
         let mut world = World::new(lanes, cost);
         let capacity = world.capacity();
         world.offer(capacity * 5.0, SECOND);
@@ -214,7 +213,7 @@ fn who_knows_nothing_of_the_database_yet_answers_in_time_too() {
         let p99 = world.p99_since(world.start);
         println!("{lanes} {cost:?}: p99 {p99:?}, {goodput:.0} a second of {capacity:.0}");
         // One that is far away is found out to be so by calls that take all that time.
-        let most = Duration::from_millis(if call < 20_000 { 100 } else { 150 });
+        let most = Duration::from_millis(if cost.call < micros(20_000) { 100 } else { 150 });
         assert!(p99 < most, "{lanes} {cost:?}: {p99:?}");
         assert!(
             goodput >= capacity * 0.9,
@@ -225,11 +224,7 @@ fn who_knows_nothing_of_the_database_yet_answers_in_time_too() {
 
 #[test]
 fn recovery_is_immediate() {
-    for (lanes, call, job) in SHAPES {
-        let cost = Cost {
-            call: micros(call),
-            job: micros(job),
-        };
+    for (lanes, cost) in shapes() {
         let mut world = World::new(lanes, cost);
         let capacity = world.capacity();
         world.offer(capacity * 5.0, SECOND);
