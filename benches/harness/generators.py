@@ -53,7 +53,8 @@ class Generators:
     def oha(self, base, rate, seconds, *, shoes=None, bodies=None, connections=None, keep_alive=True, begin=None):
         """A constant rate, whatever the server does (open loop), latencies corrected for coordinated omission: they count
         from the moment when a request should have been sent, and so the opening of its connection if each has its own. What
-        could not be sent at all because every connection waited is `asked` and not `sent`. `begin` is called with the running program, to do something meanwhile."""
+        could not be sent at all because every connection waited is `asked` and not `sent`. `begin` is called with the running
+        program, to do something meanwhile."""
         command = [
             self.oha_path, "--no-tui", "--output-format", "json", "-z", f"{round(seconds * 1000)}ms", "-w", "-q", rate, "--latency-correction",
             "--stats-success-breakdown", "-c", connections or connections_for(rate), "-t", f"{TIMEOUT}s", "--redirect", "0"]

@@ -21,13 +21,13 @@ FRESH = 200
 
 CLIENTS = {"kept": "keep-alive", "fresh": "a connection each"}
 
-# What is told to the master over and over, and the most seconds between two signals: always as many, or any time up to that.
+# What is told to the master over and over, and the least and most seconds between two signals.
 CHANGES = {
     "quiet": None,
-    "reloading": ([signal.SIGHUP], 0.25, "always"),
-    "storm of reloads": ([signal.SIGHUP], 0.025, "up to"),
-    "upgrading": ([signal.SIGUSR2], 0.25, "always"),
-    "scaling": ([signal.SIGTTIN, signal.SIGTTOU], 0.25, "always"),
+    "reloading": ([signal.SIGHUP], (0.25, 0.25)),
+    "storm of reloads": ([signal.SIGHUP], (0, 0.025)),
+    "upgrading": ([signal.SIGUSR2], (0.25, 0.25)),
+    "scaling": ([signal.SIGTTIN, signal.SIGTTOU], (0.25, 0.25)),
 }
 
 STATES = {"ours": list(CHANGES), "nginx": ["quiet", "reloading"]}
@@ -35,14 +35,14 @@ STATES = {"ours": list(CHANGES), "nginx": ["quiet", "reloading"]}
 
 def changing(server, change):
     """Has the load `begin` with changing the server until it ends."""
-    signals, most, pace = change
+    signals, apart = change
 
     def begin(generator):
         for which in itertools.cycle(signals):
             if generator.ended():
                 break
             os.kill(server.process.pid, which)
-            time.sleep(most if pace == "always" else random.uniform(0, most))
+            time.sleep(random.uniform(*apart))
     return begin
 
 
@@ -69,7 +69,7 @@ def run(bench):
         for server in servers:
             for state in STATES[server.kind]:
                 both_at_once = bench.measure(server, both(bench, seconds, CHANGES[state]), state=state, round=number)
-                samples += apart(both_at_once)
+                samples += each(both_at_once)
                 commands = commands or [both_at_once["command"], both_at_once["fresh"]["command"]]
                 if server.process.ended():
                     raise RuntimeError(f"{server.label} did not survive: {server.process.tail()}")
@@ -80,7 +80,7 @@ def run(bench):
     return {"samples": samples, "command": " & ".join(commands)}
 
 
-def apart(both_at_once):
+def each(both_at_once):
     """A sample for each of the two clients. What the server took for their answers is not told: nobody knows for which."""
     about = {key: both_at_once[key] for key in ("server", "workers", "state", "round", "seen")}
     found = {"kept": both_at_once, "fresh": both_at_once["fresh"]}
@@ -103,6 +103,12 @@ def lost(data, kind="ours"):
     return sum(sum(s["errors"].values()) for s in data["samples"] if s["server"] == kind)
 
 
+def said(signals, apart):
+    """What is told, and how often, in words."""
+    times = " to ".join(f"{seconds * 1000:.0f}" for seconds in dict.fromkeys(apart))
+    return f"{' and '.join(which.name for which in signals)} every {times} ms"
+
+
 def text(data):
     rows = []
     for (kind, client, state), mine in group(data["samples"], "server", "client", "state").items():
@@ -111,9 +117,7 @@ def text(data):
         rows.append([f"{label(kind)}, {CLIENTS[client]}, {state}", words.ranged(spread["p50"]), words.ranged(spread["p99"]), times,
                      words.middle(spread["max"]), sum(s["ok"] for s in mine), sum(sum(s["errors"].values()) for s in mine)])
     rows.sort(key=lambda row: row[0].rsplit(", ", 1)[0])
-    told = "; ".join(
-        f"*{state}*: {' and '.join(which.name for which in change[0])} every {'' if change[2] == 'always' else '0 to '}{change[1] * 1000:.0f} ms"
-        for state, change in CHANGES.items() if change)
+    told = "; ".join(f"*{state}*: {said(*change)}" for state, change in CHANGES.items() if change)
     return "\n\n".join([
         f"{KEPT} GETs a second with keep-alive and, at once, {FRESH} with a connection for each, while the master is told to replace its "
         f"workers over and over, by turns with as long a quiet time ({told}). *Times quiet* is p99 to that of the quiet time, round by round.",
