@@ -9,8 +9,8 @@ use canvas_cluster::cache::redis::RedisCache;
 use canvas_cluster::scoreboard::Scoreboard;
 use nix::sys::signal::Signal;
 
-use crate::support::backend::Kind;
 use crate::support::http::Request;
+use crate::support::locked::Locked;
 use crate::support::postgres::Postgres;
 use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
@@ -220,27 +220,15 @@ fn an_evicted_tombstone_lets_no_older_fill_through() {
     // Its lane has prepared the query.
     reader.get(&list_target(9)).expect("an answer").expect(200);
     // A reader that has asked Redis, and waits for the database.
-    let Kind::Postgres(database) = &backend.kind else {
-        panic!("it is on PostgreSQL");
-    };
-    let mut locker = database.connect();
-    locker
-        .batch_execute("BEGIN; LOCK TABLE shoe_images IN ACCESS EXCLUSIVE MODE")
-        .expect("a lock");
+    let mut locked = Locked::table(backend.postgres(), "shoe_images");
     reader
         .send_raw(&Request::new("GET", &list_target(7)).bytes())
         .expect("a request");
-    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted \
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    wait_until(PATIENCE, "the reader to wait for the database", || {
-        backend.count(waiting) == 1
-    });
+    locked.wait_for(1);
     assert!(redis::holds(&url, "~"), "the reader has no lease");
     // It gets its answer, and does nothing with it before the write is over and its marks are gone.
     stand_still(dawdler);
-    locker
-        .batch_execute("ROLLBACK")
-        .expect("the lock given back");
+    locked.release();
     let active = "SELECT count(*) FROM pg_stat_activity \
         WHERE datname = current_database() AND state = 'active'";
     wait_until(PATIENCE, "the reader's query to end", || {

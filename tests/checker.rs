@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::backend::Kind;
 use crate::support::checker::{Verdict, check};
 use crate::support::postgres::Postgres;
 use crate::support::process::signal;
@@ -100,15 +99,10 @@ fn sqlite_while_workers_die() {
 
 /// Ends every connection of the database but our own.
 fn cut_connections(backend: &Backend) {
-    let Kind::Postgres(database) = &backend.kind else {
-        panic!("not PostgreSQL");
-    };
     let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    database
-        .connect()
-        .execute(others, &[])
-        .expect("a superuser");
+    let mut own = backend.postgres().connect();
+    own.execute(others, &[]).expect("a superuser");
 }
 
 #[test]

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::backend::Kind;
 use crate::support::http::Request;
 use crate::support::ledger::Ledger;
 use crate::support::postgres::{Database, Postgres};
@@ -24,13 +23,6 @@ fn of_two(first: &Postgres, ports: [u16; 2]) -> Backend {
     backend.database_url = backend.database_url.replace(&one, &both)
         + "?target_session_attrs=read-write&connect_timeout=2";
     backend
-}
-
-fn database(backend: &Backend) -> &Database {
-    match &backend.kind {
-        Kind::Postgres(database) => database,
-        Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
-    }
 }
 
 /// Two workers whose own caches have time enough.
@@ -82,7 +74,7 @@ fn a_promoted_standby_takes_over_from_a_primary_that_was_killed() {
         let primary = Postgres::private();
         let standby = primary.standby();
         let backend = of_two(&primary, [primary.port(), standby.port()]);
-        let (old, new) = (database(&backend), standby.copy_of(database(&backend)));
+        let (old, new) = (backend.postgres(), standby.copy_of(backend.postgres()));
         // What is acknowledged is on both.
         primary.administer(&format!(
             "ALTER DATABASE {} SET synchronous_commit = on;
@@ -121,7 +113,7 @@ fn a_primary_that_turned_read_only_is_left() {
     let primary = Postgres::private();
     let standby = primary.standby();
     let backend = of_two(&primary, [primary.port(), standby.port()]);
-    let (old, new) = (database(&backend), standby.copy_of(database(&backend)));
+    let (old, new) = (backend.postgres(), standby.copy_of(backend.postgres()));
     let server = serve(&backend);
     let id = create(&server, 8, &[("img1", "a")]);
     create(&server, 7, &[("img1", "a")]);

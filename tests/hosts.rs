@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::backend::Kind;
-use crate::support::http::{Client, Request};
+use crate::support::http::Request;
+use crate::support::locked::Locked;
 use crate::support::postgres::Postgres;
 use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
@@ -150,9 +150,7 @@ fn what_a_killed_worker_wrote_is_told_to_other_hosts() {
     let here = backend.canvas().workers(2).args(FOR_EVER).start();
     let there = backend.canvas().workers(1).args(FOR_EVER).start();
     let id = create(&here, 7, &[("img1", "0")]);
-    let Kind::Postgres(database) = &backend.kind else {
-        panic!("it is on PostgreSQL");
-    };
+    let database = backend.postgres();
     // COMMIT takes until the test lets it go: a trigger that is deferred to it waits for a lock.
     database
         .connect()
@@ -398,9 +396,7 @@ fn a_server_that_would_hear_nothing_says_so() {
 #[test]
 fn a_worker_opens_no_more_connections_than_its_part() {
     let backend = telling();
-    let Kind::Postgres(database) = &backend.kind else {
-        panic!("it is on PostgreSQL");
-    };
+    let database = backend.postgres();
     let mut watcher = database.connect();
     let limit = format!("ALTER DATABASE {} CONNECTION LIMIT 6", database.name);
     watcher.batch_execute(&limit).expect("a limit");
@@ -414,7 +410,7 @@ fn a_worker_opens_no_more_connections_than_its_part() {
     ];
     let mut server = canvas.args(patient).start();
     server.allow("the database lets 6 connections in");
-    let clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
     let mut opened = || -> i64 {
         let own = "SELECT count(*) FROM pg_stat_activity \
             WHERE datname = current_database() AND application_name LIKE 'canvas-cluster/%'";
@@ -423,23 +419,23 @@ fn a_worker_opens_no_more_connections_than_its_part() {
     wait_until(PATIENCE, "the first lane and the listener", || {
         opened() == 2
     });
-    let mut gate = database.connect();
-    gate.batch_execute("BEGIN; LOCK TABLE shoe_images IN ACCESS EXCLUSIVE MODE")
-        .expect("a lock");
-    let mut asked: Vec<Client> = Vec::new();
-    for (shoe, mut client) in (1000..).zip(clients) {
+    let mut locked = Locked::table(database, "shoe_images");
+    for (shoe, client) in (1000..).zip(&mut clients) {
         client
             .send_raw(&Request::new("GET", &list_target(shoe)).bytes())
             .expect("a request");
-        asked.push(client);
+        if shoe == 1000 {
+            // Those that come after it would go along otherwise.
+            locked.wait_for(1);
+        }
         assert!(opened() <= 3);
     }
     wait_until(PATIENCE, "both lanes to be held up", || {
         assert!(opened() <= 3);
-        opened() == 3
+        locked.waiting().len() == 2
     });
-    gate.batch_execute("COMMIT").expect("the lock given back");
-    for client in &mut asked {
+    locked.release();
+    for client in &mut clients {
         client.receive(true).expect("an answer").expect(200);
         assert!(opened() <= 3);
     }

@@ -2,20 +2,13 @@
 
 use nix::sys::signal::Signal;
 
-use crate::support::backend::Kind;
 use crate::support::http::Request;
-use crate::support::postgres::{Database, Postgres};
+use crate::support::locked::Locked;
+use crate::support::postgres::Postgres;
 use crate::support::process::{signal, stand_still};
 use crate::support::redis::{self, Redis};
 use crate::support::shoes::list_target;
 use crate::support::{Backend, Client, PATIENCE, Server, alone, wait_until};
-
-fn database(backend: &Backend) -> &Database {
-    match &backend.kind {
-        Kind::Postgres(database) => database,
-        Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
-    }
-}
 
 /// A database whose shoes say something else in place of their first picture.
 fn telling(what: &str) -> Backend {
@@ -49,12 +42,10 @@ fn ask_while_locked(
     table: &str,
     shoes: impl Iterator<Item = i64>,
 ) -> Vec<String> {
-    let mut locker = database(backend).connect();
-    let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
-    locker.batch_execute(&lock).expect("a lock");
+    let locked = Locked::table(backend.postgres(), table);
     let mut clients = ask(server, shoes);
     server.wait_until_read(&clients);
-    locker.batch_execute("ROLLBACK").expect("no lock any more");
+    locked.release();
     let answers = clients.iter_mut().map(|client| {
         let answer = client.receive(true).expect("an answer").expect(200);
         answer.text().to_owned()
@@ -77,7 +68,7 @@ fn many_shoes_are_few_questions() {
     let postgres = Postgres::shared();
     let backend = Backend::on(postgres, None);
     backend.migrate();
-    let name = &database(&backend).name;
+    let name = &backend.postgres().name;
     postgres.administer(&format!("ALTER DATABASE {name} SET log_statement = 'all'"));
     let server = backend.canvas().workers(1).args(["--lanes", "2"]).start();
     let answers = ask_while_locked(&backend, &server, "shoe_images", 1..=200);
@@ -162,10 +153,8 @@ fn a_question_that_is_given_up_ends_in_the_database_too() {
         .args(["--request-timeout", "4s"])
         .start();
     server.get(&list_target(1)).expect(200);
-    let mut locker = database(&backend).connect();
-    locker
-        .batch_execute("BEGIN; LOCK TABLE shoe_images IN ACCESS EXCLUSIVE MODE")
-        .expect("a lock");
+    let locked = Locked::table(backend.postgres(), "shoe_images");
+    // Whether the database is back is asked all the while, and waits too.
     let waiting = || {
         backend.count(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
@@ -176,7 +165,7 @@ fn a_question_that_is_given_up_ends_in_the_database_too() {
     wait_until(PATIENCE, "the question to wait", || waiting() == 1);
     client.receive(true).expect("an answer").problem(503);
     wait_until(PATIENCE, "the question to end", || waiting() == 0);
-    locker.batch_execute("ROLLBACK").expect("no lock any more");
+    locked.release();
     wait_until(PATIENCE, "answers again", || {
         server.get(&list_target(8)).status == 200
     });

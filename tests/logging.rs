@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::backend::Kind;
 use crate::support::canvas::binary;
 use crate::support::http::Request;
-use crate::support::postgres::{Database, PASSWORD, PASSWORD_ENCODED, Postgres};
+use crate::support::locked::Locked;
+use crate::support::postgres::{PASSWORD, PASSWORD_ENCODED, Postgres};
 use crate::support::process::signal;
 use crate::support::shoes::{create, draft, list_target, post};
 use crate::support::{Backend, Canvas, Client, PATIENCE, Server, wait_until};
@@ -219,43 +219,20 @@ fn a_journal_that_is_elsewhere_changes_nothing() {
     assert!(line.contains(" INFO  ["), "{line}");
 }
 
-fn database(backend: &Backend) -> &Database {
-    match &backend.kind {
-        Kind::Postgres(database) => database,
-        Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
-    }
-}
-
-/// The names of the server's connections that wait for a lock.
-fn waiting(watcher: &mut postgres::Client) -> Vec<String> {
-    let query = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() \
-                 AND wait_event_type = 'Lock'";
-    let rows = watcher.query(query, &[]).expect("pg_stat_activity");
-    rows.iter().map(|row| row.get(0)).collect()
-}
-
 /// What is sent while the table is locked, once it waits there; for how long it did at least, and what was waiting.
-fn hold_up(
-    backend: &Backend,
-    client: &mut Client,
-    mode: &str,
-    request: &[u8],
-) -> (Duration, Vec<String>) {
-    let (mut locker, mut watcher) = (database(backend).connect(), database(backend).connect());
-    let lock = format!("BEGIN; LOCK TABLE shoe_images IN {mode} MODE");
-    locker.batch_execute(&lock).expect("a lock");
+fn hold_up(mut locked: Locked, client: &mut Client, request: &[u8]) -> (Duration, Vec<String>) {
     client.send_raw(request).expect("a request");
-    let mut waits = Vec::new();
-    wait_until(PATIENCE, "the request to wait for the lock", || {
-        waits = waiting(&mut watcher);
-        !waits.is_empty()
-    });
+    let waits = locked.wait_for(1);
     let seen = Instant::now();
     // It still waits a round trip later.
-    assert_eq!(waiting(&mut watcher), waits);
+    assert_eq!(locked.waiting(), waits);
     let at_least = seen.elapsed();
-    locker.batch_execute("ROLLBACK").expect("no lock any more");
+    locked.release();
     (at_least, waits)
+}
+
+fn locked(backend: &Backend) -> Locked {
+    Locked::table(backend.postgres(), "shoe_images")
 }
 
 fn postgres_and_redis() -> Backend {
@@ -278,7 +255,7 @@ fn a_slow_request_tells_where_its_time_went() {
     let request = Request::new("GET", &list_target(7))
         .header("X-Request-Id", "the-slow-one")
         .header("Traceparent", TRACEPARENT);
-    let (locked, _) = hold_up(&backend, &mut client, "ACCESS EXCLUSIVE", &request.bytes());
+    let (locked, _) = hold_up(locked(&backend), &mut client, &request.bytes());
     client.receive(true).expect("an answer").expect(200);
     let line = server.wait_for_line("the-slow-one");
     let told: Value = serde_json::from_str(&line).expect("JSON");
@@ -352,7 +329,7 @@ fn a_client_that_is_slow_itself_is_told_of_only_beside_a_server_that_is() {
     let canvas = backend.canvas().workers(1);
     let prompt = canvas.args(["--slow-request", "1ms"]).start();
     let (mut client, waited) = pieces(&prompt, &list_target(7), "in-pieces");
-    hold_up(&backend, &mut client, "ACCESS EXCLUSIVE", rest);
+    hold_up(locked(&backend), &mut client, rest);
     client.receive(true).expect("an answer").expect(200);
     let line = prompt.wait_for_line("request_id=in-pieces");
     let (_, fields) = line.split_once(SLOW).expect("a slow one");
@@ -378,7 +355,7 @@ fn requests_are_not_told_of_when_nobody_wants_to_know() {
     let server = canvas.args(["--slow-request", "0s"]).start();
     let mut client = server.connect();
     let request = Request::new("GET", &list_target(7));
-    hold_up(&backend, &mut client, "ACCESS EXCLUSIVE", &request.bytes());
+    hold_up(locked(&backend), &mut client, &request.bytes());
     client.receive(true).expect("an answer").expect(200);
     assert!(server.lines_with(SLOW).is_empty());
 }
@@ -390,20 +367,15 @@ fn a_flood_of_slow_requests_is_summed_up() {
     let backend = postgres_and_redis();
     let canvas = backend.canvas().workers(1);
     let mut server = canvas.args(["--slow-request", "1ms"]).start();
-    let mut locker = database(&backend).connect();
-    let lock = "BEGIN; LOCK TABLE shoe_images IN ACCESS EXCLUSIVE MODE";
-    locker.batch_execute(lock).expect("a lock");
+    let mut locked = locked(&backend);
     let mut clients: Vec<Client> = (0..ASKED).map(|_| server.connect()).collect();
     for (shoe, client) in (0..).zip(&mut clients) {
         let request = Request::new("GET", &list_target(shoe)).bytes();
         client.send_raw(&request).expect("a request");
     }
     server.wait_until_read(&clients);
-    let mut watcher = database(&backend).connect();
-    wait_until(PATIENCE, "one to wait", || {
-        !waiting(&mut watcher).is_empty()
-    });
-    locker.batch_execute("ROLLBACK").expect("no lock any more");
+    wait_until(PATIENCE, "one to wait", || !locked.waiting().is_empty());
+    locked.release();
     for client in &mut clients {
         client.receive(true).expect("an answer").expect(200);
     }
@@ -467,7 +439,7 @@ fn begins(name: &str) -> Vec<String> {
 fn the_database_knows_whose_a_write_is_if_it_is_to() {
     let backend = Backend::on(Postgres::shared(), None);
     backend.migrate();
-    let name = &database(&backend).name;
+    let name = &backend.postgres().name;
     let every = format!("ALTER DATABASE {name} SET log_statement = 'all'");
     Postgres::shared().administer(&every);
     let comment = format!("BEGIN /*traceparent='{TRACEPARENT}'*/; ");
@@ -483,7 +455,8 @@ fn the_database_knows_whose_a_write_is_if_it_is_to() {
         let canvas = canvas.args(["--lanes", "1"]);
         let server = canvas.arg(format!("--trace-sql={traced}")).start();
         let mut client = server.connect();
-        let (_, waits) = hold_up(&backend, &mut client, "SHARE", &request("traced").bytes());
+        let locked = Locked::for_writers(backend.postgres(), "shoe_images");
+        let (_, waits) = hold_up(locked, &mut client, &request("traced").bytes());
         assert_eq!(waits, [shown], "--trace-sql {traced}");
         client.receive(true).expect("an answer").expect(201);
         let told: Vec<String> = begins(name)
@@ -501,7 +474,7 @@ fn the_database_knows_whose_a_write_is_if_it_is_to() {
         // The name ends with the transaction, and a write without a trace has none.
         let before = begins(name).len();
         create(&server, 8, &[]);
-        let mut watcher = database(&backend).connect();
+        let mut watcher = backend.postgres().connect();
         let named = "SELECT application_name FROM pg_stat_activity \
                      WHERE datname = current_database() AND application_name LIKE 'canvas-cluster%'";
         // Those of the server before may take a moment to go.

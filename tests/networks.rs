@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::backend::Kind;
 use crate::support::http::Request;
 use crate::support::ledger::Ledger;
 use crate::support::load::{Load, Style};
@@ -262,9 +261,7 @@ fn no_acknowledged_write_is_lost_and_none_is_made_twice() {
     let backend = Backend::on(&postgres, None);
     backend.migrate();
     // The tests' clusters don't wait for the WAL by default; a crash of the server would lose what it acknowledged.
-    let Kind::Postgres(database) = &backend.kind else {
-        panic!("it is on PostgreSQL");
-    };
+    let database = backend.postgres();
     let name = &database.name;
     backend.execute(&format!(
         "ALTER DATABASE {name} SET synchronous_commit = on"

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::backend::Kind;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::shoes::list_target;
 use crate::support::vigil::{Hits, Times, rounds};
@@ -184,9 +183,7 @@ impl fmt::Display for Outcome {
 /// Workers of one lane, and so of one connection, each. A row takes so much longer as there are more of them, and so may an answer.
 fn ask_for_too_much(workers: u32) {
     let backend = &slow_database(A_ROW * workers);
-    let Kind::Postgres(database) = &backend.kind else {
-        panic!("it is on PostgreSQL");
-    };
+    let database = backend.postgres();
     let server = backend
         .canvas()
         .workers(workers as usize)

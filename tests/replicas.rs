@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::admin::{admin_of, metrics};
 use crate::checker::assert_coherent;
-use crate::support::backend::Kind;
 use crate::support::checker::check;
 use crate::support::http::Request;
 use crate::support::ledger::Ledger;
@@ -43,10 +42,7 @@ impl Cluster {
     }
 
     fn database(&self) -> &Database {
-        match &self.backend.kind {
-            Kind::Postgres(database) => database,
-            Kind::Sqlite | Kind::CouchDb(_) => panic!("it is on PostgreSQL"),
-        }
+        self.backend.postgres()
     }
 
     /// The URLs of the replicas, with spaces between.

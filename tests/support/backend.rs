@@ -91,7 +91,17 @@ impl Backend {
         }
     }
 
+    /// The database of one that is PostgreSQL's.
+    #[track_caller]
+    pub fn postgres(&self) -> &Database {
+        match &self.kind {
+            Kind::Postgres(database) => database,
+            Kind::Sqlite | Kind::CouchDb(_) => panic!("not PostgreSQL"),
+        }
+    }
+
     /// The database of one that is CouchDB's.
+    #[track_caller]
     pub fn couch(&self) -> &CouchDatabase {
         match &self.kind {
             Kind::CouchDb(database) => database,

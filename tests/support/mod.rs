@@ -15,6 +15,7 @@ pub mod haproxy;
 pub mod http;
 pub mod ledger;
 pub mod load;
+pub mod locked;
 pub mod log;
 pub mod manager;
 pub mod namespaces;

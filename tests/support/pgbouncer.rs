@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 
 use nix::sys::signal::Signal;
 
-use super::backend::{Backend, Kind};
+use super::backend::Backend;
 use super::dir::Dir;
 use super::postgres::{
     Database, PASSWORD, PASSWORD_ENCODED, Postgres, ROLE, give_to_server, unprivileged_user,
@@ -87,9 +87,7 @@ impl PgBouncer {
 pub fn through(body: impl FnOnce(&Backend)) {
     let mut backend = Backend::on(Postgres::shared(), None);
     backend.migrate();
-    let Kind::Postgres(database) = &backend.kind else {
-        panic!("it is on PostgreSQL");
-    };
+    let database = backend.postgres();
     let pooler = PgBouncer::before(Postgres::shared().port());
     backend.database_url = pooler.url(database);
     backend.pooled = true;
