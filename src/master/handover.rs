@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admin::HandedAdmin;
 use super::control::HandedControl;
-use super::errands::History;
+use super::history::History;
 use super::listeners::HandedListeners;
 use super::plan::Standing;
 use super::wishes::Wishes;

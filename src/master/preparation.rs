@@ -11,10 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::Master;
+use super::error::MasterError;
 use super::plan::Event;
+use super::process::{self, End};
 use super::signals::{Request, Signals};
-use super::spawn::{self, End};
-use super::{Master, MasterError};
 use crate::config::Config;
 use crate::{sys, worker};
 
@@ -86,7 +87,7 @@ pub(super) fn prepare(config: &Config, signals: &mut Signals) -> Result<bool, Ma
             made.end();
             return Ok(false);
         }
-        while let Some((pid, end)) = spawn::reap() {
+        while let Some((pid, end)) = process::reap() {
             if made.is(pid) {
                 return verdict(end).map(|()| true);
             }
@@ -111,7 +112,7 @@ pub(super) fn start(config: &Config) -> Result<Option<Pid>, MasterError> {
             worker::EXIT_FAILED
         }
     };
-    spawn::fork_child(work).map(Some).map_err(failed)
+    process::fork_child(work).map(Some).map_err(failed)
 }
 
 fn failed(error: std::io::Error) -> MasterError {
@@ -143,7 +144,7 @@ impl Master {
     /// Refuses the reload whose preparation takes too long.
     pub(super) fn give_up_overdue_preparation(&mut self) {
         let now = Instant::now();
-        if let Some(made) = self.preparation.take_if(|made| made.until <= now) {
+        if let Some(made) = self.change.preparation.take_if(|made| made.until <= now) {
             made.end();
             self.withdraw_addresses();
             self.refuse_reload(&made.overdue());

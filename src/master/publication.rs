@@ -63,7 +63,7 @@ impl Master {
                     ServerState::Upgrading
                 }
                 () if self.plan.is_starting() => ServerState::Running,
-                () if self.plan.is_rolling() || self.preparation.is_some() => {
+                () if self.plan.is_rolling() || self.change.preparation.is_some() => {
                     ServerState::Reloading
                 }
                 () => ServerState::Running,

@@ -4,8 +4,9 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::Master;
+use super::children::Child;
 use super::listeners::{is_kept_name, kept_name};
-use super::{Child, Master};
 use crate::scoreboard::counters::Counter;
 use crate::scoreboard::{Scoreboard, moment};
 
@@ -15,6 +16,35 @@ const STATUS_EVERY: Duration = Duration::from_secs(2);
 /// The shortest silence of a worker's loop that means anything: it ticks ten times a second.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// How many requests a second there were when the status line was last made.
+pub(super) struct Pace {
+    /// How many there had been by then.
+    requests: u64,
+    since: Instant,
+    a_second: u64,
+}
+
+impl Pace {
+    /// From so many requests on.
+    pub(super) fn from(requests: u64, now: Instant) -> Self {
+        Pace {
+            requests,
+            since: now,
+            a_second: 0,
+        }
+    }
+
+    fn measure(&mut self, requests: u64, now: Instant) {
+        let passed = now.saturating_duration_since(self.since).as_secs_f64();
+        let made = requests.saturating_sub(self.requests) as f64;
+        *self = Pace {
+            requests,
+            since: now,
+            a_second: (made / passed).round() as u64,
+        };
+    }
+}
+
 impl Master {
     /// Tells the service manager how it goes, if it is time to, and gives a sign of life, if there is life: one worker at
     /// least that serves and whose loop moves. A server that stops has deadlines of its own.
@@ -23,13 +53,8 @@ impl Master {
             return;
         }
         let now = Instant::now();
-        let (before, since) = self.measured;
-        let passed = now.saturating_duration_since(since);
-        if passed >= STATUS_EVERY {
-            let requests = self.counted(Counter::Requests);
-            let made = requests.saturating_sub(before) as f64;
-            self.rate = (made / passed.as_secs_f64()).round() as u64;
-            self.measured = (requests, now);
+        if now.saturating_duration_since(self.pace.since) >= STATUS_EVERY {
+            self.pace.measure(self.counted(Counter::Requests), now);
             let status = self.status();
             self.manager.show(&status);
         }
@@ -48,7 +73,7 @@ impl Master {
         }
         let mut status = format!(
             "{ready}/{wanted} workers ready, {} req/s, generation {}",
-            with_commas(self.rate),
+            with_commas(self.pace.a_second),
             self.generation
         );
         if self.plan.is_leaving() {
@@ -62,7 +87,7 @@ impl Master {
             status += &format!("; degraded: slot {}", degraded.join(", "));
         }
         // A change that is under way may mend it.
-        if self.under_way.is_none()
+        if self.change.under_way.is_none()
             && let Some(trouble) = self.history.trouble()
         {
             status += &format!("; {trouble}");

@@ -10,16 +10,20 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::admin::AdminListener;
+use super::change::Change;
+use super::children::{Child, LOOK_EVERY};
 use super::control::{Awaited, Control};
+use super::error::MasterError;
 use super::handover::Handover;
 use super::listeners::Listeners;
 use super::notify::{Manager, Phase};
 use super::plan::{Event, Plan, WorkerId};
+use super::process;
 use super::publication::now_ms;
 use super::signals::{Blocked, Request, Signals};
-use super::status::somebody_moves;
+use super::status::{Pace, somebody_moves};
 use super::upgrade::Upgrade;
-use super::{Child, LOOK_EVERY, Master, MasterError, patience, spawn};
+use super::{Master, patience};
 use crate::config::ctl::CtlCommand;
 use crate::config::{Config, Sources, Workers};
 use crate::ctl::message::{Answer, What};
@@ -111,20 +115,13 @@ pub fn take_over(sources: Sources, handover: &Handover) -> Result<(), MasterErro
         plan: Plan::adopt(&handover.plan, patience(&config), now),
         sources,
         config,
-        candidate: None,
-        preparation: None,
-        other: None,
+        change: Change::none(),
         wishes: handover.wishes.after_upgrade(),
-        under_way: None,
-        begun: now,
-        failure: None,
-        verdict: None,
         history: handover.history.clone(),
         control,
         admin,
         manager: heirloom.manager,
-        measured: (counted, now),
-        rate: 0,
+        pace: Pace::from(counted, now),
         look_at: now + LOOK_EVERY,
         generation: handover.plan.generation(),
         listeners,
@@ -164,7 +161,7 @@ struct Heirloom {
 impl Heirloom {
     /// Buries the dead, whose writes may have been told to nobody, and gives a sign of life while somebody serves.
     fn look_after(&mut self) {
-        while let Some((pid, end)) = spawn::reap() {
+        while let Some((pid, end)) = process::reap() {
             let worker = self.children.values().find(|child| child.pid == pid);
             let Some(worker) = worker.map(|child| child.worker) else {
                 continue;

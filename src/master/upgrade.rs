@@ -24,8 +24,8 @@ use super::Master;
 use super::handover::{self, Arrival, Bequest, HandedChild, HandedTable, Handover, Label};
 use super::notify::Phase;
 use super::plan::Event;
+use super::process::End;
 use super::signals::{Blocked, Request};
-use super::spawn::End;
 use crate::config::{MOST_WORKERS, secret_spans};
 use crate::ctl::message::{Answer, What};
 use crate::scoreboard;
@@ -252,7 +252,7 @@ impl Master {
         let plan = self
             .plan
             .standing()
-            .filter(|_| self.preparation.is_none())?;
+            .filter(|_| self.change.preparation.is_none())?;
         let children = self.children.values().map(|child| HandedChild {
             worker: child.worker.0,
             pid: child.pid.as_raw(),
