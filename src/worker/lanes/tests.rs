@@ -5,9 +5,10 @@ mod redis;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 
+use super::calls::LEAST_TIME;
 use super::*;
 use crate::scoreboard::Scoreboard;
-use crate::store::{Changed, Draft, Grouping, IdKind, Room, RowId, ShoeImages};
+use crate::store::{Draft, Fence, Grouping, IdKind, Room, RowId, ShoeImages};
 use crate::sys;
 
 /// A store whose every call hangs until the test lets it go, as on a disk that does not answer.
