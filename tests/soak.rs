@@ -266,7 +266,8 @@ fn deaths_cost_what_the_dead_had_accepted() {
         server.allow(expected);
     }
     let mut random = seeded();
-    for style in [Style::KeepAlive, Style::ConnectionPerRequest] {
+    // With clients that leave no processor to anybody else, a kernel was seen to need half a minute to bury the dead.
+    for style in [Style::Paced, Style::ConnectionPerRequest] {
         let mut sum = Tally::default();
         let mut accepted_by_the_dead = 0;
         let deaths = 12 * factor();
