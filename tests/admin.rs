@@ -19,7 +19,7 @@ use crate::support::http::{Client, Request, Response};
 use crate::support::load::{Load, Style};
 use crate::support::process::signal;
 use crate::support::shoes::{create, list_target};
-use crate::support::{Backend, Canvas, Dir, PATIENCE, Server, alone, wait_until};
+use crate::support::{Backend, Canvas, Dir, PATIENCE, Server, alone, until_done, wait_until};
 use crate::upgrade::make_strange;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -336,10 +336,10 @@ fn counts_never_go_back_and_none_is_lost_with_its_worker() {
         more_looks("looks after that");
     };
     thread::scope(|scope| {
-        let lookers: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| look_on(admin, &done, &looks)))
-            .collect();
-        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for _ in 0..2 {
+            scope.spawn(|| look_on(admin, &done, &looks));
+        }
+        until_done(&done, || {
             more_looks("looks before anything happens");
             // Nothing is lost here, so the counts are exact.
             let before = metrics(admin).value("canvas_cluster_responses_total{class=\"2xx\"}");
@@ -386,16 +386,7 @@ fn counts_never_go_back_and_none_is_lost_with_its_worker() {
             assert!(last > after, "{last} after {after}");
             let upgrades = "canvas_cluster_reloads_total{kind=\"upgrade\",outcome=\"done\"}";
             assert_eq!(metrics(admin).value(upgrades), 2.0);
-        }));
-        done.store(true, Ordering::Relaxed);
-        for looker in lookers {
-            if let Err(panic) = looker.join() {
-                std::panic::resume_unwind(panic);
-            }
-        }
-        if let Err(panic) = worked {
-            std::panic::resume_unwind(panic);
-        }
+        });
     });
     let told = status(admin);
     let kinds: Vec<ChangeKind> = told.reloads.iter().map(|change| change.kind).collect();

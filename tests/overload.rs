@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::postgres::{Database, Postgres};
 use crate::support::shoes::list_target;
 use crate::support::vigil::{Hits, Times, rounds};
-use crate::support::{Backend, Server, alone};
+use crate::support::{Backend, Server, alone, until_done};
 
 /// How long the database takes for a row, in each of its connections. One call answers eight at least.
 const A_ROW: Duration = Duration::from_micros(2500);
@@ -129,8 +129,7 @@ fn beside_the_database<A>(database: &Database, work: impl FnOnce() -> A) -> (f64
             }
             rows as f64 / begun.elapsed().as_secs_f64()
         });
-        let done = work();
-        over.store(true, Ordering::Relaxed);
+        let done = until_done(over, work);
         (control.join().expect("no panic"), done)
     })
 }

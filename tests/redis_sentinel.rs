@@ -2,12 +2,10 @@
 //! fails, and nothing old is answered by any host, whatever the new master never got. Over TLS, and by users that may do only
 //! what README says.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use crate::checker::assert_coherent;
-use crate::support::checker::check;
+use crate::support::checker::{assert_all_show, check};
 use crate::support::http::Request;
 use crate::support::load::{Load, Style};
 use crate::support::postgres::Postgres;
@@ -136,35 +134,13 @@ fn a_tombstone_that_dies_with_its_master_lets_nothing_old_be_answered() {
         group.holds(replica, r#""img1":"0""#) && !group.holds(master, r#""img1":"0""#),
         "the tombstone was not lost"
     );
-    let (reads, stale, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
-        for server in [&here, &there] {
-            let (reads, stale, over) = (&reads, &stale, &over);
-            scope.spawn(move || {
-                let mut client = server.connect();
-                while !over.load(Ordering::Relaxed) {
-                    let rows = client.get(&list_target(7)).expect("an answer").expect(200);
-                    reads.fetch_add(1, Ordering::Relaxed);
-                    let is_old = rows.json()[0]["img1"] != "1";
-                    stale.fetch_add(u64::from(is_old), Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(1));
-                }
-            });
-        }
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            group.kill(master);
-            group.wait_for_another(master);
-            wait_until(PATIENCE, "the new master to be filled", || {
-                group.holds(replica, r#""img1":"1""#)
-            });
-        }));
-        over.store(true, Ordering::Relaxed);
-        done.expect("a failover");
+    assert_all_show(&[&here, &there], 7, "1", || {
+        group.kill(master);
+        group.wait_for_another(master);
+        wait_until(PATIENCE, "the new master to be filled", || {
+            group.holds(replica, r#""img1":"1""#)
+        });
     });
-    let (reads, stale) = (reads.into_inner(), stale.into_inner());
-    println!("a lost tombstone: {reads} reads, {stale} stale");
-    assert!(reads > 100, "{reads} reads");
-    assert_eq!(stale, 0, "of {reads} reads");
 }
 
 #[test]

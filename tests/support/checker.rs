@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::http::{Client, Response};
 use super::server::Server;
 use super::shoes::{delete, draft, id_of, list_target, post, put};
-use super::wait::{PATIENCE, comes_true};
+use super::wait::{PATIENCE, comes_true, until_done};
 
 const KEYS_A_HOST: i64 = 3;
 const READERS_A_HOST: usize = 3;
@@ -193,19 +193,20 @@ pub fn check(
             let check = &check;
             scope.spawn(move || check.ask_for_health(host));
         }
-        while !check.is_over() && Instant::now() < until {
-            let goal = check.reads.load(Ordering::Relaxed) + 300;
-            let goes_on = comes_true(PATIENCE, || {
-                check.is_over() || check.reads.load(Ordering::Relaxed) >= goal
-            });
-            if !goes_on {
-                check.violate("nothing was read any more".to_owned());
+        until_done(&check.over, || {
+            while !check.is_over() && Instant::now() < until {
+                let goal = check.reads.load(Ordering::Relaxed) + 300;
+                let goes_on = comes_true(PATIENCE, || {
+                    check.is_over() || check.reads.load(Ordering::Relaxed) >= goal
+                });
+                if !goes_on {
+                    check.violate("nothing was read any more".to_owned());
+                }
+                if !check.is_over() {
+                    trouble();
+                }
             }
-            if !check.is_over() {
-                trouble();
-            }
-        }
-        check.over.store(true, Ordering::Relaxed);
+        });
     });
     Verdict {
         reads: check.reads.into_inner(),
@@ -216,6 +217,33 @@ pub fn check(
         oldest: Duration::from_nanos(check.oldest.into_inner()),
         slowest: Duration::from_nanos(check.slowest.into_inner()),
     }
+}
+
+/// Reads a shoe on all hosts while `trouble` happens: whatever they are asked, each shows this as its first picture.
+#[track_caller]
+pub fn assert_all_show(hosts: &[&Server], shoe: i64, img1: &str, trouble: impl FnOnce()) {
+    let (reads, stale, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for host in hosts {
+            scope.spawn(|| {
+                let mut client = host.connect();
+                while !over.load(Ordering::Relaxed) {
+                    let answer = client.get(&list_target(shoe)).expect("an answer");
+                    let rows = answer.expect(200);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                    let is_old = rows.json()[0]["img1"] != img1;
+                    stale.fetch_add(u64::from(is_old), Ordering::Relaxed);
+                    // The pace of a client, and no waiting for an event.
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        until_done(&over, trouble);
+    });
+    let (reads, stale) = (reads.into_inner(), stale.into_inner());
+    println!("a lost tombstone: {reads} reads, {stale} stale");
+    assert!(reads > 100, "{reads} reads");
+    assert_eq!(stale, 0, "of {reads} reads");
 }
 
 impl Row {

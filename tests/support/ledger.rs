@@ -11,6 +11,7 @@ use super::http::Client;
 use super::postgres::Database;
 use super::server::Server;
 use super::shoes::{draft, post};
+use super::wait::until_done;
 
 const WRITERS: usize = 8;
 
@@ -26,13 +27,6 @@ pub struct Ledger(BTreeMap<String, String>);
 impl Ledger {
     /// Lets writers write until `trouble` is over.
     pub fn keep(server: &Server, trouble: impl FnOnce()) -> Ledger {
-        /// Also when what happens meanwhile fails: the writers would never end.
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let writers: Vec<_> = (0..WRITERS)
@@ -41,10 +35,7 @@ impl Ledger {
                     scope.spawn(move || write_until(server, writer, stop))
                 })
                 .collect();
-            {
-                let _stop = Stop(&stop);
-                trouble();
-            }
+            until_done(&stop, trouble);
             let told = writers
                 .into_iter()
                 .flat_map(|writer| writer.join().expect("no panic"));

@@ -41,7 +41,7 @@ pub use canvas::Canvas;
 pub use dir::Dir;
 pub use http::Client;
 pub use server::Server;
-pub use wait::{PATIENCE, wait_until};
+pub use wait::{PATIENCE, until_done, wait_until};
 
 /// Holds the machine for one heavy test (a load, many processes) at a time, so that a small machine measures
 /// the server and not the other tests.

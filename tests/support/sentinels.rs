@@ -143,11 +143,11 @@ impl Sentinels {
 
     /// Has the Sentinels promote the replica; the old master goes on as one for some seconds.
     pub fn ask_for_failover(&self) {
-        let answer = self.ask(self.sentinels[2].port, &["SENTINEL", "FAILOVER", NAME]);
-        assert!(
-            answer.is_some_and(|answer| answer.contains("OK")),
-            "no failover"
-        );
+        // One that has not looked at the replica since it has been one refuses.
+        wait_until(PATIENCE, "a Sentinel to begin a failover", || {
+            let answer = self.ask(self.sentinels[2].port, &["SENTINEL", "FAILOVER", NAME]);
+            answer.is_some_and(|answer| answer.contains("OK"))
+        });
     }
 
     pub fn wait_for_another(&self, before: usize) {

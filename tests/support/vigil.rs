@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::http::{Client, Request};
 use super::server::Server;
 use super::shoes::list_target;
-use super::wait::{PATIENCE, comes_true, wait_until};
+use super::wait::{PATIENCE, comes_true, until_done, wait_until};
 
 /// How often somebody asks who only looks whether all is well.
 const PACE: Duration = Duration::from_millis(2);
@@ -346,10 +346,11 @@ pub fn answered_by_the_deadline(server: &Server, deadline: Duration, requests: &
                 })
             })
             .collect();
-        for client in clients {
-            times.add(client.join().expect("no panic"));
-        }
-        over.store(true, Ordering::Relaxed);
+        until_done(over, || {
+            for client in clients {
+                times.add(client.join().expect("no panic"));
+            }
+        });
         control = watch.join().expect("no panic");
     });
     println!("deadline {deadline:?}: {times}; control: {control}");
