@@ -132,7 +132,6 @@ fn a_reader_never_sees_less_than_was_acknowledged(backend: &Backend) {
                 })
             })
             .collect();
-        // Whatever happens, the readers end: a writer that panics must not leave them running.
         until_done(&done, || {
             for next in 1..=WRITES {
                 writer

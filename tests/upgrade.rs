@@ -228,7 +228,6 @@ fn a_reader_never_sees_less_than_was_acknowledged(backend: &Backend) {
                 }
             }
         });
-        // Whatever happens, the others end.
         until_done(&done, || {
             for strange in [false, true, false] {
                 if strange {

@@ -89,17 +89,13 @@ impl Master {
                     child.ready = true;
                     events.push(Event::Ready(child.worker));
                 }
-                Heard::Message(Report::Worn) => {
+                Heard::Message(report @ (Report::Worn | Report::Told)) => {
+                    let why = match report {
+                        Report::Told => "was told to finish",
+                        _ => "has reached its limit of requests or memory",
+                    };
                     log::info!(
-                        "master: worker {} (pid {}) has reached its limit of requests or memory and is replaced",
-                        child.slot,
-                        child.pid
-                    );
-                    events.push(Event::Worn(child.worker));
-                }
-                Heard::Message(Report::Told) => {
-                    log::info!(
-                        "master: worker {} (pid {}) was told to finish and is replaced",
+                        "master: worker {} (pid {}) {why} and is replaced",
                         child.slot,
                         child.pid
                     );

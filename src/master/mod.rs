@@ -312,10 +312,7 @@ impl Master {
             "master: stopping in {:?}: /readyz says so now, and everything else is served as before; a second TERM skips the wait",
             self.config.drain_delay
         );
-        let status = self.status();
-        self.manager
-            .tell_stopping(self.plan.longest_stop(), &status);
-        self.wishes.forget();
+        self.tell_stopping();
     }
 
     fn announce(&mut self) {
@@ -330,16 +327,21 @@ impl Master {
         self.manager.tell(Phase::Ready, &status);
     }
 
+    /// Tells the service manager for how long the server may take to stop. Nothing that was wished for comes true any more.
+    fn tell_stopping(&mut self) {
+        let status = self.status();
+        self.manager
+            .tell_stopping(self.plan.longest_stop(), &status);
+        self.wishes.forget();
+    }
+
     /// Begins to stop, with the workers' time for what is in flight.
     fn stop_all(&mut self) {
         log::info!(
             "master: stopping; requests in flight have {:?}",
             self.config.drain_timeout
         );
-        let status = self.status();
-        self.manager
-            .tell_stopping(self.plan.longest_stop(), &status);
-        self.wishes.forget();
+        self.tell_stopping();
         self.change.end_preparation();
         let stopped = Answer::Failed {
             why: "the server stops".to_owned(),
